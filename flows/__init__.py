@@ -1,0 +1,1 @@
+"""What happens, in order: flows of tasks, and the command line that starts them."""

@@ -1,0 +1,1 @@
+"""Compute: arrays and numbers in, arrays and numbers out, on NumPy or CuPy."""

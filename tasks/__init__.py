@@ -1,1 +1,5 @@
-"""One processing step each: read Zarr, scatter chunks over Dask workers, write Zarr."""
+"""Processing steps on disk: each reads Zarr, scatters chunks over Dask workers, writes Zarr."""
+
+from tasks import environment
+
+environment.prepare()

@@ -1,0 +1,192 @@
+"""Every parameter of every step: one source for options, YAML files, forms and docs.
+
+Lengths in Å, angles in degrees, dose in e/Å²; other units are in the name. What is here enters
+the key of a result. How a step is executed (`Execution`) never does.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Parameters(BaseModel):
+    """Base of all parameter models: frozen, and refusing unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def for_series(self, name: str) -> Self:
+        """Return what of the parameters concerns series `name`."""
+        return self
+
+
+class MotionParameters(Parameters):
+    """Motion correction of the movies."""
+
+    binning: float = Field(
+        1.0,
+        ge=1,
+        le=16,
+        description="Fourier-cropping of the corrected images; 2 for super-resolution movies",
+    )
+    align: bool = Field(True, description="align the frames; false sums them as they are")
+    first_frame: int = Field(1, ge=1, description="first frame used, from 1")
+    last_frame: int | None = Field(None, ge=1, description="last frame used; empty: the last one")
+    b_factor: float = Field(
+        500.0, ge=0, description="damping of high frequencies while aligning [Å²]"
+    )
+    max_shift: float = Field(200.0, gt=0, description="largest shift between frames [Å]")
+
+
+class ExcludeParameters(Parameters):
+    """Choice of the views that later steps use."""
+
+    dark_threshold: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="a view is dark below this fraction of the expected mean; 0 keeps all",
+    )
+    views: dict[str, str] = Field(
+        default_factory=dict,
+        description="views to leave out by series, from 1, sorted by tilt: {'TS_01': '1,3-5'}",
+    )
+    include: dict[str, str] = Field(
+        default_factory=dict,
+        description="views to keep whatever the detection says, written likewise",
+    )
+
+    def for_series(self, name: str) -> Self:
+        """Return the lists of this series only: those of others must not change its results."""
+        own = {
+            field: {key: text for key, text in getattr(self, field).items() if key == name}
+            for field in ("views", "include")
+        }
+        return self.model_copy(update=own)
+
+
+class CtfParameters(Parameters):
+    """Estimation of the contrast transfer function."""
+
+    min_resolution: float = Field(30.0, gt=0, description="low-resolution end of the fit [Å]")
+    max_resolution: float = Field(5.0, gt=0, description="high-resolution end of the fit [Å]")
+    min_defocus: float = Field(5000.0, gt=0, description="smallest underfocus searched [Å]")
+    max_defocus: float = Field(60000.0, gt=0, description="largest underfocus searched [Å]")
+    defocus_step: float = Field(200.0, gt=0, description="step of the search [Å]")
+    astigmatism_tolerance: float = Field(
+        500.0, gt=0, description="expected astigmatism, a soft restraint [Å]"
+    )
+    box: int = Field(
+        512, ge=64, le=4096, description="side of the tiles whose spectra are averaged [pixels]"
+    )
+
+
+class EraseParameters(Parameters):
+    """Erasing of X-ray hits and hot pixels."""
+
+    peak: float = Field(
+        8.0, gt=0, description="a hit stands out by so many local standard deviations"
+    )
+    difference: float = Field(6.0, gt=0, description="and from its neighbours by so many")
+    max_radius: float = Field(4.2, gt=0, description="largest radius of a hit [pixels]")
+
+
+class DoseParameters(Parameters):
+    """Weighting of the views by the dose that they have seen."""
+
+    apply: bool = Field(
+        True, description="damp what the beam has destroyed (Grant & Grigorieff 2015)"
+    )
+    critical_dose_ratio: float | None = Field(
+        None, gt=0, description="critical dose relative to 300 kV; needed below 200 kV"
+    )
+
+
+class CoarseParameters(Parameters):
+    """Coarse alignment by cosine-stretched cross-correlation."""
+
+    pixel_size: float = Field(10.0, gt=0, description="pixel that the views are reduced to [Å]")
+    high_pass: float = Field(
+        0.03, ge=0, description="width of the high-pass [cycles per reduced pixel]"
+    )
+    low_pass: float = Field(
+        0.25, gt=0, le=0.5, description="start of the low-pass [cycles per reduced pixel]"
+    )
+    neighbours: int = Field(
+        3, ge=1, le=10, description="how many views further each view is compared with"
+    )
+    iterations: int = Field(3, ge=1, le=20, description="rounds of correlation")
+
+
+class MarkerfreeParameters(Parameters):
+    """Refinement of the alignment by matching projections of the specimen itself."""
+
+    pixel_size: float = Field(
+        8.0, gt=0, description="pixel that the views are reduced to in the last rounds [Å]"
+    )
+    thickness: float = Field(2000.0, gt=0, description="height of the volume used for matching [Å]")
+    rounds: int = Field(4, ge=1, le=20, description="rounds through the series")
+    refine_axis: bool = Field(True, description="refine the tilt axis, one value for the series")
+    axis_range: float = Field(
+        3.0, ge=0, le=90, description="search of the axis on both sides of the nominal one [°]"
+    )
+
+
+class ReconstructParameters(Parameters):
+    """Reconstruction by weighted back-projection."""
+
+    alignment: Literal["markerfree", "coarse"] = Field(
+        "markerfree", description="which alignment is used"
+    )
+    binning: int | Literal["auto"] = Field(
+        "auto", description="binning of the views; auto: voxels of at least 5 Å"
+    )
+    thickness: float = Field(2400.0, gt=0, description="height of the tomogram [Å]")
+    z_shift: float = Field(
+        0.0, description="height of the tomogram's centre over the specimen's origin [Å]"
+    )
+    radial_cutoff: float = Field(
+        0.35, gt=0, le=0.5, description="start of the low-pass of the ramp filter [cycles/voxel]"
+    )
+    radial_falloff: float = Field(
+        0.035, ge=0, description="true standard deviation of its Gaussian end [cycles/voxel]"
+    )
+    sirt_like_iterations: int = Field(
+        0, ge=0, le=200, description="filter like so many iterations of SIRT; 0: plain ramp"
+    )
+    invert: bool = Field(False, description="write matter bright")
+    storage: Literal["float32", "float16"] = Field(
+        "float32", description="number type of the stored tomogram"
+    )
+
+
+class Pipeline(Parameters):
+    """The parameters of every step, from movies to tomogram."""
+
+    motion: MotionParameters = MotionParameters()
+    exclude: ExcludeParameters = ExcludeParameters()
+    ctf: CtfParameters = CtfParameters()
+    erase: EraseParameters = EraseParameters()
+    dose: DoseParameters = DoseParameters()
+    coarse: CoarseParameters = CoarseParameters()
+    markerfree: MarkerfreeParameters = MarkerfreeParameters()
+    reconstruct: ReconstructParameters = ReconstructParameters()
+
+
+class Execution(Parameters):
+    """Where and how wide a run is executed; never changes a result."""
+
+    cluster: str = Field(
+        "auto",
+        description="auto, local, cuda, threads, slurm, kubernetes or a scheduler's address tcp://…",
+    )
+    workers: int | None = Field(
+        None, ge=1, description="number of workers; empty: one per GPU or core"
+    )
+    gpus: str | None = Field(
+        None, description="GPUs to use, e.g. '0,1'; 'none' for the CPU; empty: all"
+    )
+    memory: str | None = Field(
+        None, description="memory of one worker, e.g. '8GB'; empty: its share of this machine"
+    )

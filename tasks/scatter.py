@@ -1,0 +1,108 @@
+"""Spread the units of a step over the workers, a few at a time, and collect their reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from distributed import KilledWorker, as_completed
+
+from tasks import cluster
+from tasks.errors import UserError
+from tasks.parameters import Execution
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit of work: a view, a movie, a slab.
+
+    Attributes
+    ----------
+    name : str
+        Unique in its step.
+    arguments : tuple
+        Small things only: results, indices, numbers. Workers read arrays themselves.
+    """
+
+    name: str
+    arguments: tuple[Any, ...]
+
+
+def scatter(
+    function: Callable[..., Any], units: Sequence[Unit], execution: Execution
+) -> Iterator[tuple[Unit, Any]]:
+    """Run ``function(*unit.arguments)`` for every unit and yield the reports as they come.
+
+    At most two units per worker are under way, so that a long series neither floods the
+    scheduler nor piles up in memory, and a dead worker costs only what it was doing: Dask runs
+    that again elsewhere. The first error ends the rest.
+
+    Raises
+    ------
+    UserError
+        If a unit has killed four workers in a row.
+    Exception
+        What `function` raised.
+    """
+    if not units:
+        return
+    if execution.cluster == cluster.THREADS:
+        yield from _on_threads(function, units, execution)
+    else:
+        yield from _on_dask(function, units, execution)
+
+
+def _on_dask(
+    function: Callable[..., Any], units: Sequence[Unit], execution: Execution
+) -> Iterator[tuple[Unit, Any]]:
+    client = cluster.client_of(execution)
+    todo = iter(units)
+    under_way: dict[Any, Unit] = {}
+
+    def submit(unit: Unit) -> Any:
+        future = client.submit(function, *unit.arguments, pure=False)
+        under_way[future.key] = unit
+        return future
+
+    window = 2 * max(1, sum(client.nthreads().values()))
+    futures = as_completed([submit(unit) for unit in islice(todo, window)])
+    try:
+        for future in futures:
+            unit = under_way.pop(future.key)
+            try:
+                report = future.result()
+            except KilledWorker as error:
+                raise UserError(
+                    f"{unit.name}: killed {error.allowed_failures + 1} workers in a row, most "
+                    "likely for want of memory: use fewer --workers or a larger --memory"
+                ) from error
+            future.release()
+            for following in islice(todo, 1):
+                futures.add(submit(following))
+            yield unit, report
+    finally:
+        futures.clear()  # dropping the futures cancels what is still queued
+
+
+def _on_threads(
+    function: Callable[..., Any], units: Sequence[Unit], execution: Execution
+) -> Iterator[tuple[Unit, Any]]:
+    todo = iter(units)
+    with ThreadPoolExecutor(execution.workers or cluster.core_count()) as pool:
+        under_way: dict[Future[Any], Unit] = {}
+        for unit in islice(todo, 2 * pool._max_workers):
+            under_way[pool.submit(function, *unit.arguments)] = unit
+        try:
+            while under_way:
+                done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                for future in done:
+                    unit = under_way.pop(future)
+                    report = future.result()
+                    for following in islice(todo, 1):
+                        under_way[pool.submit(function, *following.arguments)] = following
+                    yield unit, report
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,205 @@
+"""The steps of the pipeline: what each one reads, and how its result is named.
+
+A result's key is the hash of (step, version of its algorithm, parameters, keys of its input
+results, the fields of the imported record that it reads, identity of its raw files). Two runs
+that agree in all of these share the result; everything else stands beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.parameters import Parameters, Pipeline
+from tasks.record import FileIdentity, TiltSeries
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the pipeline.
+
+    Attributes
+    ----------
+    name : str
+        Of its parameters, its command, its task and its flow.
+    version : int
+        Of its algorithm: raise it whenever its output on a fixed input changes.
+    reads : tuple of str
+        Fields of the imported record: ``acquisition.voltage``, ``views.dose``, ``shape``, …
+    about : str
+        One line for the command line and the report.
+    inputs : tuple of str
+        Steps whose results it reads; `inputs_of` resolves choices made by parameters.
+    result : str
+        Prefix of its results in the store.
+    """
+
+    name: str
+    version: int
+    reads: tuple[str, ...]
+    about: str
+    inputs: tuple[str, ...] = ()
+    result: str = ""
+
+    @property
+    def prefix(self) -> str:
+        """Of the names of its results in the store."""
+        return self.result or self.name
+
+
+# In the order in which `tiltflow run` takes them.
+STEPS: dict[str, Step] = {
+    step.name: step
+    for step in (
+        Step(
+            "motion",
+            version=1,
+            reads=(
+                "shape",
+                "views.movie",
+                "views.frames",
+                "acquisition.pixel_size",
+                "acquisition.gain",
+                "acquisition.gain_rotation",
+                "acquisition.gain_flip",
+                "acquisition.dark",
+                "acquisition.defects",
+            ),
+            about="correct each movie for gain and beam-induced motion, and sum its frames",
+        ),
+        Step(
+            "exclude",
+            version=1,
+            reads=("name", "views.tilt_angle", "views.excluded"),
+            about="find dark views, and leave out what the user names",
+            inputs=("motion",),
+        ),
+        Step(
+            "ctf",
+            version=1,
+            reads=(
+                "views.tilt_angle",
+                "acquisition.voltage",
+                "acquisition.cs",
+                "acquisition.amplitude_contrast",
+                "acquisition.pixel_size",
+                "acquisition.tilt_axis",
+            ),
+            about="estimate defocus and astigmatism of each view",
+            inputs=("motion", "exclude"),
+        ),
+        Step(
+            "erase",
+            version=1,
+            reads=(),
+            about="erase X-ray hits and hot pixels",
+            inputs=("motion",),
+        ),
+        Step(
+            "dose",
+            version=1,
+            reads=(
+                "views.prior_dose",
+                "views.dose",
+                "acquisition.voltage",
+                "acquisition.pixel_size",
+            ),
+            about="weight each view by the dose that the specimen has seen",
+            inputs=("erase",),
+        ),
+        Step(
+            "coarse",
+            version=1,
+            reads=("views.tilt_angle", "acquisition.tilt_axis", "acquisition.pixel_size"),
+            about="align the views by cosine-stretched cross-correlation",
+            inputs=("dose", "exclude"),
+        ),
+        Step(
+            "markerfree",
+            version=1,
+            reads=("views.tilt_angle", "acquisition.tilt_axis", "acquisition.pixel_size"),
+            about="refine the alignment by matching projections of the specimen",
+            inputs=("dose", "exclude", "coarse"),
+        ),
+        Step(
+            "reconstruct",
+            version=1,
+            reads=("views.tilt_angle", "acquisition.pixel_size"),
+            about="reconstruct the tomogram by weighted back-projection",
+            inputs=("dose", "exclude", "{alignment}"),
+            result="tomogram",
+        ),
+    )
+}
+
+
+def inputs_of(step: Step, parameters: Parameters) -> tuple[str, ...]:
+    """Return the steps whose results `step` reads, as its parameters choose them."""
+    return tuple(name.format(**parameters.model_dump()) for name in step.inputs)
+
+
+def needed(pipeline: Pipeline, until: str | None = None) -> tuple[str, ...]:
+    """Return the names of the steps that a run takes, in order.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    until : str, optional
+        The last step wanted; by default the tomogram.
+    """
+    wanted: set[str] = set()
+
+    def add(name: str) -> None:
+        wanted.add(name)
+        for before in inputs_of(STEPS[name], getattr(pipeline, name)):
+            add(before)
+
+    add(until or "reconstruct")
+    if until is None:
+        add("ctf")  # nothing reads it yet, but every user wants it
+    return tuple(name for name in STEPS if name in wanted)
+
+
+def result_key(
+    step: Step, parameters: Parameters, record: TiltSeries, inputs: Mapping[str, str]
+) -> str:
+    """Return the key of the result of `step`: 12 hexadecimal digits.
+
+    Parameters
+    ----------
+    step : Step
+    parameters : Parameters
+        Of this step.
+    record : TiltSeries
+        As imported.
+    inputs : mapping of str to str
+        Step name → key of the result that is read.
+    """
+    content = {
+        "step": step.name,
+        "version": step.version,
+        "parameters": parameters.for_series(record.name).model_dump(mode="json"),
+        "inputs": dict(sorted(inputs.items())),
+        "reads": {field: _value(record, field) for field in step.reads},
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _value(record: TiltSeries, field: str) -> Any:
+    part, _, name = field.partition(".")
+    if part == "views":
+        return [_plain(getattr(view, name)) for view in record.views]
+    if part == "acquisition":
+        return _plain(getattr(record.acquisition, name))
+    return _plain(getattr(record, part))
+
+
+def _plain(value: Any) -> Any:
+    # A file is what it contains, wherever it lies.
+    if isinstance(value, FileIdentity):
+        return [value.name, value.size, value.digest]
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,293 @@
+"""What all steps have in common: find the inputs, skip what is done, scatter, finish."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from importlib.metadata import version
+from typing import Any
+
+import dask.utils
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.context import TaskRunContext
+from prefect.tasks import exponential_backoff
+from pydantic import BaseModel, ConfigDict
+
+from tasks import cluster, progress
+from tasks.errors import UserError, WrongParameter
+from tasks.parameters import Execution, Parameters
+from tasks.record import TiltSeries
+from tasks.scatter import Unit, scatter
+from tasks.steps import STEPS, Step, inputs_of, result_key
+from tasks.store import Result, Series, parse_project
+
+SOFTWARE = ("tiltflow", "numpy", "scipy", "numba", "zarr")
+# Faults of files that no second try mends; every other OSError may pass.
+LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+NO_SPACE = 28
+
+Row = Mapping[str, Any]
+
+
+class Outcome(BaseModel):
+    """What a task returns: where its result is, and one line about it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    series: str
+    step: str
+    key: str
+    url: str
+    skipped: bool
+    seconds: float
+    message: str
+
+
+def may_pass(error: BaseException) -> bool:
+    """Tell whether trying again could help: a network or disk fault, not bad data."""
+    if isinstance(error, UserError | LASTING):
+        return False
+    return isinstance(error, OSError) and error.errno != NO_SPACE
+
+
+def _retry(_task: Any, _run: Any, state: State[Any]) -> bool:
+    try:
+        state.result()
+    except BaseException as error:
+        return may_pass(error)
+    return False
+
+
+# Results are cached by tiltflow's store, not by Prefect, whose database may vanish.
+step_task = partial(
+    task,
+    retries=3,
+    retry_delay_seconds=exponential_backoff(backoff_factor=2),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=_retry,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    task_run_name="{series} {branch}",
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """One step of one series on one branch, about to be carried out.
+
+    Attributes
+    ----------
+    series : Series
+    step : Step
+    parameters : Parameters
+    branch : str
+    execution : Execution
+    keys : mapping of str to str
+        Step → key of every result that this one rests on, directly or not.
+    started : datetime
+    """
+
+    series: Series
+    step: Step
+    parameters: Parameters
+    branch: str
+    execution: Execution
+    keys: Mapping[str, str]
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @cached_property
+    def record(self) -> TiltSeries:
+        """The record as the results that this one rests on have it."""
+        return self.series.record_of(self.keys)
+
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """Step → key of the results that are read directly."""
+        return {name: self.keys[name] for name in inputs_of(self.step, self.parameters)}
+
+    @cached_property
+    def result(self) -> Result:
+        """The result to be made."""
+        key = result_key(self.step, self.parameters, self.series.imported(), self.inputs)
+        return self.series.result(self.step.name, key)
+
+    def input(self, step: str) -> Result:
+        """Return the result of `step` that is read."""
+        return self.series.result(step, self.keys[step])
+
+    @cached_property
+    def done(self) -> bool:
+        """Whether the result is complete already."""
+        return self.result.complete()
+
+    def adopt(self) -> Outcome:
+        """Let the branch use the result that is there already."""
+        self.series.point(self.branch, self.step.name, self.result.key)
+        return self._outcome(skipped=True, message="already done")
+
+    def scatter(
+        self,
+        function: Callable[..., Any],
+        units: Sequence[Unit],
+        memory: int,
+    ) -> dict[str, Any]:
+        """Run the units that an earlier, interrupted run has not finished.
+
+        Parameters
+        ----------
+        function : callable
+            Importable by the workers; writes its arrays, returns a small JSON-able report.
+        units : sequence of Unit
+        memory : int
+            Most memory that one unit takes [bytes].
+
+        Returns
+        -------
+        dict
+            Unit name → report, of all units.
+
+        Raises
+        ------
+        WrongParameter
+            If a worker has less memory than one unit takes.
+        """
+        reports = {unit.name: self.result.unit(unit.name) for unit in units}
+        missing = [unit for unit in units if reports[unit.name] is None]
+        if missing:
+            self._check_memory(memory)
+        done = len(units) - len(missing)
+        self._tell(done, len(units))
+        for unit, report in scatter(function, missing, self.execution):
+            self.result.mark_unit(unit.name, report)
+            reports[unit.name] = report
+            done += 1
+            self._tell(done, len(units))
+        return reports
+
+    def _check_memory(self, memory: int) -> None:
+        limit = cluster.worker_memory(self.execution)
+        if memory > limit:
+            raise WrongParameter(
+                f"{self.series.name}: one unit of {self.step.name} takes "
+                f"{dask.utils.format_bytes(memory)}, a worker has "
+                f"{dask.utils.format_bytes(limit)}: use fewer --workers or a larger --memory"
+            )
+
+    def finish(
+        self,
+        message: str,
+        *,
+        views: Sequence[Row] = (),
+        series: Row | None = None,
+        table: Sequence[Row] = (),
+        extra: Row | None = None,
+    ) -> Outcome:
+        """Make the result complete and let the branch use it.
+
+        Parameters
+        ----------
+        message : str
+            One line for people.
+        views : sequence of mapping
+            What the step decided about each view: fields of ``record.View``.
+        series : mapping, optional
+            What it decided about the series: fields of ``record.TiltSeries``.
+        table : sequence of mapping
+            Rows for people: the UI, the report.
+        extra : mapping, optional
+            Further attributes of the result (OME metadata).
+        """
+        self.result.finish(
+            {
+                "step": self.step.name,
+                "version": self.step.version,
+                "parameters": self.parameters.for_series(self.series.name).model_dump(mode="json"),
+                "inputs": self.inputs,
+                "software": {name: version(name) for name in SOFTWARE},
+                "started": self.started.isoformat(),
+                "ended": datetime.now(UTC).isoformat(),
+                "decides": {"views": [dict(row) for row in views], "series": dict(series or {})},
+                "message": message,
+                "table": [dict(row) for row in table],
+                **(extra or {}),
+            }
+        )
+        self.series.point(self.branch, self.step.name, self.result.key)
+        self._publish(table)
+        return self._outcome(skipped=False, message=message)
+
+    def _outcome(self, *, skipped: bool, message: str) -> Outcome:
+        outcome = Outcome(
+            series=self.series.name,
+            step=self.step.name,
+            key=self.result.key,
+            url=self.result.url,
+            skipped=skipped,
+            seconds=(datetime.now(UTC) - self.started).total_seconds(),
+            message=message,
+        )
+        self._tell(1, 1, outcome)
+        return outcome
+
+    def _tell(self, done: int, total: int, outcome: Outcome | None = None) -> None:
+        progress.tell(progress.Progress(self.series.name, self.step.name, done, total, outcome))
+
+    def _publish(self, table: Sequence[Row]) -> None:
+        if TaskRunContext.get() is None:  # called as a plain function
+            return
+        name = f"{self.series.name}-{self.step.name}".lower()
+        key = "".join(letter if letter.isalnum() else "-" for letter in name).strip("-")
+        if table:
+            create_table_artifact(
+                key=key,
+                table=[{column: _plain(value) for column, value in row.items()} for row in table],
+                description=f"{self.series.name}: {self.step.about} (branch {self.branch})",
+            )
+        create_link_artifact(
+            key=f"{key}-result",
+            link=self.result.url if "://" in self.result.url else f"file://{self.result.url}",
+            link_text=self.result.name,
+            description=f"Zarr result of {self.step.name} of {self.series.name}",
+        )
+
+
+def _plain(value: Any) -> Any:
+    # JSON has no NaN, and the UI's tables no use for ten digits.
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    return value
+
+
+def begin(
+    step: str,
+    project: str,
+    series: str,
+    parameters: Parameters,
+    branch: str,
+    execution: Execution,
+) -> Work:
+    """Find what a step of a series rests on.
+
+    Raises
+    ------
+    NotThere
+        If the project, the series or an input result does not exist.
+    """
+    of = parse_project(project).series(series)
+    keys: dict[str, str] = {}
+
+    def rest_on(name: str, key: str) -> None:
+        attributes = of.result(name, key).attributes()
+        for before, before_key in attributes.get("inputs", {}).items():
+            rest_on(before, before_key)
+        keys[name] = key
+
+    for name in inputs_of(STEPS[step], parameters):
+        rest_on(name, of.current(branch, name).key)
+    return Work(of, STEPS[step], parameters, branch, execution, keys)

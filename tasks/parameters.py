@@ -21,6 +21,44 @@ class Parameters(BaseModel):
         return self
 
 
+class ImportParameters(Parameters):
+    """What the user says of the movies; it beats the mdoc, which beats the files' headers."""
+
+    mdoc: str = Field(description="mdoc files of the tilt series, with wildcards: 'DIR/*.mdoc'")
+    movies: str | None = Field(
+        None, description="folder of the movies; empty: beside the mdoc, or in its folder 'frames'"
+    )
+    pixel_size: float | None = Field(None, gt=0, description="pixel of the raw movies [Å]")
+    voltage: float | None = Field(None, gt=0, description="acceleration voltage [kV]")
+    cs: float | None = Field(None, ge=0, description="spherical aberration [mm]; 2.7 unless given")
+    amplitude_contrast: float | None = Field(
+        None, ge=0, lt=1, description="amplitude contrast; 0.07 unless given"
+    )
+    dose: float | None = Field(None, ge=0, description="dose of one view [e/Å²]")
+    initial_dose: float = Field(0.0, ge=0, description="dose before the first view [e/Å²]")
+    tilt_axis: float | None = Field(
+        None, ge=-360, le=360, description="tilt axis, counter-clockwise from image +y [°]"
+    )
+    magnification: float | None = Field(None, gt=0, description="nominal magnification")
+    gain: str | None = Field(None, description="gain reference (MRC): image = (raw − dark) · gain")
+    gain_rotation: Literal[0, 1, 2, 3] = Field(
+        0, description="rotation of the gain, × 90° counter-clockwise, before the flip"
+    )
+    gain_flip: Literal["none", "up-down", "left-right"] = Field(
+        "none", description="flip of the gain"
+    )
+    dark: str | None = Field(None, description="dark reference (MRC), oriented as the gain")
+    defects: str | None = Field(
+        None, description="text file of defects, lines of: x y width height"
+    )
+    dark_threshold: float = Field(
+        0.1, ge=0, lt=1, description="a view is dark below this fraction of the expected mean"
+    )
+    allow_missing: bool = Field(
+        False, description="import a series whose mdoc lists movies that are missing, without them"
+    )
+
+
 class MotionParameters(Parameters):
     """Motion correction of the movies."""
 

@@ -1,0 +1,269 @@
+"""Import of tilt-series movies: from an mdoc and a folder of movies to a record."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.context import TaskRunContext
+
+from kernels.views import dark_views
+from tasks import acquisition
+from tasks.acquisition import Report
+from tasks.errors import UnusableData
+from tasks.formats.mdoc import Mdoc, MdocSection, read_mdoc
+from tasks.formats.mrc import MrcHeader, read_header
+from tasks.identity import identify
+from tasks.parameters import ImportParameters
+from tasks.record import Acquisition, FileIdentity, TiltSeries, View
+from tasks.store import parse_project
+
+STACK_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali", ".tif", ".tiff", ".eer")
+
+
+def find_mdocs(pattern: str) -> list[Path]:
+    """Return the mdoc files that `pattern` names, sorted.
+
+    Raises
+    ------
+    UnusableData
+        If there are none, or two belong to one series name.
+    """
+    paths = sorted(Path(name) for name in glob.glob(str(Path(pattern).expanduser())))
+    if not paths:
+        raise UnusableData(f"{pattern}: no such mdoc: check the path, and quote the wildcards")
+    seen: dict[str, Path] = {}
+    for path in paths:
+        name = series_name(path)
+        if name in seen:
+            raise UnusableData(f"{path}: same series name {name!r} as {seen[name]}: rename one")
+        seen[name] = path
+    return paths
+
+
+def series_name(mdoc: Path) -> str:
+    """Return the name of the series of an mdoc: ``TS_01.mrc.mdoc`` is TS_01."""
+    name = mdoc.name.removesuffix(".mdoc")
+    for suffix in STACK_SUFFIXES:
+        name = name.removesuffix(suffix)
+    return re.sub(r"[^\w.+-]", "_", name)
+
+
+@task(name="import", task_run_name="import {mdoc}", cache_policy=NO_CACHE, persist_result=False)
+def import_series(project: str, mdoc: str, parameters: ImportParameters) -> TiltSeries:
+    """Read an mdoc and the headers of its movies, and store the record.
+
+    Results that exist for the series stay; a field that changes makes only those steps stale
+    that read it.
+
+    Raises
+    ------
+    UnusableData, FormatError
+        Naming the file, the value and the remedy.
+    """
+    record = read_series(Path(mdoc), parameters)
+    parse_project(project).add_series(record)
+    if TaskRunContext.get() is not None:
+        create_table_artifact(
+            key=re.sub(r"[^a-z0-9]+", "-", f"{record.name}-import".lower()),
+            table=[line.model_dump() for line in record.import_report],
+            description=f"{record.name}: where each field of the record comes from",
+        )
+    return record
+
+
+def read_series(path: Path, user: ImportParameters) -> TiltSeries:
+    """Return the record of the tilt series that an mdoc describes."""
+    mdoc = read_mdoc(path)
+    report = Report()
+    # Prior dose counts from the order of acquisition, whatever number the first view has.
+    movies = _find_movies(mdoc, mdoc.views_by_time, user, report)
+    sections = [section for section, _ in movies]
+    headers = [read_header(movie) for _, movie in movies]
+    shape = _common_shape(headers)
+    _note_frame_counts(sections, headers, report)
+    pixel = acquisition.pixel_size(user, mdoc, shape, headers[0].pixel_size, report)
+    constants = Acquisition(
+        voltage=acquisition.voltage(user, mdoc, report),
+        cs=_or_default("Cs", user.cs, acquisition.CS_MM, report),
+        amplitude_contrast=_or_default(
+            "amplitude contrast", user.amplitude_contrast, acquisition.AMPLITUDE_CONTRAST, report
+        ),
+        pixel_size=pixel,
+        tilt_axis=acquisition.tilt_axis(user, mdoc, report),
+        magnification=user.magnification or _float(sections[0].fields.get("Magnification")),
+        gain=_reference("gain", user.gain, report),
+        gain_rotation=user.gain_rotation,
+        gain_flip=user.gain_flip,
+        dark=_reference("dark reference", user.dark, report),
+        defects=_reference("defects", user.defects, report),
+    )
+    doses = acquisition.dose_of_view(user, mdoc, sections, pixel, report)
+    views = [
+        View(
+            tilt_angle=_tilt_angle(section, path),
+            order=order,
+            prior_dose=user.initial_dose + sum(doses[: order - 1]),
+            dose=doses[order - 1],
+            movie=identify(movie),
+            frames=header.shape[0],
+        )
+        for order, ((section, movie), header) in enumerate(zip(movies, headers, strict=True), 1)
+    ]
+    _note_times(sections, report)
+    views = _flag_dark(views, sections, user.dark_threshold, report)
+    views.sort(key=lambda view: (view.tilt_angle, view.order))
+    _note_angles(views, report)
+    return TiltSeries(
+        name=series_name(path),
+        acquisition=constants,
+        shape=shape,
+        views=tuple(views),
+        import_report=tuple(report.fields),
+    )
+
+
+def _find_movies(
+    mdoc: Mdoc, views: Sequence[MdocSection], user: ImportParameters, report: Report
+) -> list[tuple[MdocSection, Path]]:
+    """Return each view with its movie; only base names count, whatever folders the mdoc says."""
+    folders = [mdoc.path.parent, mdoc.path.parent / "frames"]
+    if user.movies is not None:
+        folders = [Path(user.movies).expanduser()]
+    found: list[tuple[MdocSection, Path]] = []
+    missing: list[str] = []
+    owners: dict[str, int] = {}
+    for view in views:
+        name = view.movie_name
+        if name is None:
+            raise UnusableData(
+                f"{mdoc.path}: [{view.kind} = {view.number}] has no SubFramePath: "
+                "add the movie's name to the mdoc"
+            )
+        if name in owners:
+            raise UnusableData(
+                f"{mdoc.path}: sections {owners[name]} and {view.number} name the same movie "
+                f"{name}: correct one SubFramePath"
+            )
+        owners[name] = view.number
+        path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        if path is None:
+            missing.append(name)
+        else:
+            found.append((view, path))
+    if missing and not (found and user.allow_missing):
+        raise UnusableData(
+            f"{mdoc.path}: {len(missing)} of {len(views)} movies are missing, the first is "
+            f"{folders[0] / missing[0]}: bring them, give their folder by --movies"
+            + (", or use --allow-missing" if found else "")
+        )
+    if not found:
+        raise UnusableData(f"{mdoc.path}: has no views: give the mdoc of a tilt series")
+    report.add(
+        "movies",
+        f"{len(found)} of {len(views)}",
+        str(found[0][1].parent),
+        f"missing: {', '.join(missing)}" if missing else None,
+    )
+    return found
+
+
+def _common_shape(headers: Sequence[MrcHeader]) -> tuple[int, int]:
+    first = headers[0]
+    for other in headers:
+        if other.shape[1:] != first.shape[1:]:
+            raise UnusableData(
+                f"{other.path}: frames of {other.shape[1]}×{other.shape[2]} pixels, but "
+                f"{first.path} has {first.shape[1]}×{first.shape[2]}: one series needs one size"
+            )
+    return first.shape[1:]
+
+
+def _note_frame_counts(
+    sections: Sequence[MdocSection], headers: Sequence[MrcHeader], report: Report
+) -> None:
+    counts = sorted({header.shape[0] for header in headers})
+    differ = [
+        f"{header.path.name} has {header.shape[0]}, the mdoc says {section.num_sub_frames}"
+        for section, header in zip(sections, headers, strict=True)
+        if section.num_sub_frames not in (None, header.shape[0])
+    ]
+    conflict = differ[0] if differ else "the movies differ" if len(counts) > 1 else None
+    report.add("frames", ", ".join(map(str, counts)), "movie headers", conflict)
+
+
+def _note_times(taken: Sequence[MdocSection], report: Report) -> None:
+    times = [view.date_time for view in taken]
+    if any(time is None for time in times):
+        report.add("order", "as in the mdoc", "mdoc", "DateTime is missing in some sections")
+        return
+    numbers = [view.number for view in taken]
+    note = (
+        None
+        if numbers == sorted(numbers)
+        else "DateTime and section numbers disagree; DateTime is used"
+    )
+    report.add("order", "by DateTime", "mdoc", note)
+
+
+def _note_angles(views: list[View], report: Report) -> None:
+    angles = [view.tilt_angle for view in views]
+    close = [f"{a:g}°" for a, b in pairwise(angles) if abs(a - b) < 0.05]
+    report.add(
+        "tilt angles",
+        f"{angles[0]:.2f}° … {angles[-1]:.2f}°, {len(angles)} views",
+        "mdoc",
+        f"recorded twice: {', '.join(close)}" if close else None,
+    )
+
+
+def _flag_dark(
+    views: list[View], sections: Sequence[MdocSection], threshold: float, report: Report
+) -> list[View]:
+    means = [section.min_max_mean[2] if section.min_max_mean else None for section in sections]
+    if any(mean is None for mean in means) or threshold == 0:
+        return views
+    known = [mean for mean in means if mean is not None]
+    flagged = list(views)
+    for dark in dark_views(known, [view.tilt_angle for view in views], threshold):
+        reason = f"dark: mean {known[dark.index]:.3g} where about {dark.expected:.3g} is expected"
+        flagged[dark.index] = views[dark.index].model_copy(update={"excluded": reason})
+        angle = views[dark.index].tilt_angle
+        report.add("excluded view", f"{angle:.2f}°", "mdoc MinMaxMean", reason)
+    return flagged
+
+
+def _reference(what: str, path: str | None, report: Report) -> FileIdentity | None:
+    if path is None:
+        report.add(what, "none", "default")
+        return None
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UnusableData(f"{file}: no such file: correct the path of the {what}")
+    report.add(what, file, "user")
+    return identify(file)
+
+
+def _or_default(field: str, user: float | None, default: float, report: Report) -> float:
+    return report.choose(field, [("user", user), ("default", default)], tolerance=9e9) or 0.0
+
+
+def _tilt_angle(section: MdocSection, path: Path) -> float:
+    if section.tilt_angle is None:
+        raise UnusableData(
+            f"{path}: [{section.kind} = {section.number}] has no TiltAngle: add it to the mdoc"
+        )
+    return section.tilt_angle
+
+
+def _float(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None

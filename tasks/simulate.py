@@ -18,106 +18,30 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from math import cos, radians, sin, tan
 from pathlib import Path
-from typing import Any, Literal
 
-import mrcfile
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from kernels.ctf import Ctf
 from kernels.simulate import gain_reference, simulate_view, transmission
 from kernels.specimen import Specimen, make_specimen
-from tasks.formats.files import replacing, write_text
+from tasks.formats.files import write_text
 from tasks.formats.mdoc import Mdoc, section_from_values, write_mdoc
-from tasks.parameters import Execution, Parameters
-from tasks.record import Geometry, Record
+from tasks.formats.mrc import write_stack
+from tasks.parameters import Execution
+from tasks.record import Geometry
 from tasks.scatter import Unit, scatter
+from tasks.truth import (
+    PlannedView,
+    SeriesTruth,
+    SimulationParameters,
+    Truth,
+    ViewTruth,
+    XrayHit,
+    read_truth,
+)
 
+LABEL = "simulated by tiltflow"
 BAR = 0.003  # what a grid bar lets through of the electrons that ice would
-
-
-class SimulationParameters(Parameters):
-    """What to simulate."""
-
-    seed: int = Field(0, ge=0, description="changes everything that is random")
-    series: int = Field(2, ge=1, le=99, description="number of tilt series")
-    size: int = Field(512, ge=64, le=8192, description="rows and columns of the frames [pixels]")
-    pixel_size: float = Field(5.4, gt=0, description="pixel of the frames [Å]")
-    frames: int = Field(8, ge=1, description="frames of a movie")
-    dose: float = Field(3.0, gt=0, description="dose of a view [e/Å²]")
-    max_tilt: float = Field(60.0, ge=0, lt=80, description="largest nominal tilt [°]")
-    tilt_step: float = Field(3.0, gt=0, description="step between nominal tilts [°]")
-    tilt_axis: float = Field(85.3, description="nominal axis, counter-clockwise from +y [°]")
-    voltage: float = Field(300.0, gt=0, description="acceleration voltage [kV]")
-    cs: float = Field(2.7, ge=0, description="spherical aberration [mm]")
-    amplitude_contrast: float = Field(0.07, ge=0, lt=1, description="amplitude contrast")
-    min_thickness: float = Field(1200.0, ge=200, description="thinnest slab [Å]")
-    max_thickness: float = Field(1800.0, ge=200, description="thickest slab [Å]")
-    min_defocus: float = Field(20000.0, gt=0, description="smallest target underfocus [Å]")
-    max_defocus: float = Field(40000.0, gt=0, description="largest target underfocus [Å]")
-    dark_views: tuple[float, ...] = Field(
-        (-60.0,), description="nominal tilts at which a grid bar blocks the view [°]"
-    )
-
-
-class XrayHit(Record):
-    """One pixel of one frame that an X-ray photon has hit."""
-
-    frame: int = Field(description="from 0")
-    y: int = Field(description="row [pixels]")
-    x: int = Field(description="column [pixels]")
-    counts: int = Field(description="counts added")
-
-
-class PlannedView(Record):
-    """How one view is taken."""
-
-    tilt_angle: float = Field(description="nominal tilt angle [°]")
-    order: int = Field(description="place in the acquisition, from 1")
-    movie: str = Field(description="file name in frames/")
-    prior_dose: float = Field(description="dose before this view [e/Å²]")
-    geometry: Geometry = Field(description="true geometry, frames aligned to their mean place")
-    defocus_u: float = Field(description="underfocus along the astigmatism angle [Å]")
-    defocus_v: float = Field(description="underfocus across it [Å]")
-    astigmatism_angle: float = Field(description="counter-clockwise from image +x [°]")
-    transmitted: float = Field(description="fraction of the electrons that is recorded")
-    dark: bool = Field(description="whether a grid bar blocks the view")
-    frame_shifts: tuple[tuple[float, float], ...] = Field(
-        description="displacement x, y of the objects in each frame from their mean place [Å]"
-    )
-    xray_hits: tuple[XrayHit, ...] = Field((), description="pixels hit by X-rays")
-
-
-class ViewTruth(PlannedView):
-    """How one view was taken, and what was recorded."""
-
-    min_max_mean: tuple[float, float, float] = Field(
-        description="of the sum of frames × gain [electrons per pixel]"
-    )
-
-
-class SeriesTruth(Record):
-    """The truth about one tilt series; its views are sorted by tilt angle."""
-
-    name: str
-    thickness: float = Field(description="of the slab along Z [Å]")
-    midplane: float = Field(description="Z of the slab's middle at X = Y = 0 [Å]")
-    slope_x: float = Field(description="rise of the slab's middle along X, without unit")
-    slope_y: float = Field(description="rise of the slab's middle along Y, without unit")
-    hand: Literal[1, -1] = Field(1, description="sign of the defocus gradient (design §4)")
-    beads: tuple[tuple[float, float, float], ...] = Field(
-        description="centres X, Y, Z of the gold beads [Å]; some appear only in tilted views"
-    )
-    bead_radii: tuple[float, ...] = Field(description="radii of the gold beads [Å]")
-    views: tuple[ViewTruth, ...]
-
-
-class Truth(Record):
-    """Everything that was planted in a simulated data set."""
-
-    parameters: SimulationParameters
-    series: tuple[SeriesTruth, ...]
 
 
 def simulate_dataset(
@@ -141,7 +65,8 @@ def simulate_dataset(
         return truth
     (directory / "frames").mkdir(parents=True, exist_ok=True)
     (directory / "truth.json").unlink(missing_ok=True)
-    _write_mrc(directory / "gain.mrc", _gain(parameters), parameters.pixel_size)
+    gain = _gain(parameters)[None]
+    write_stack(directory / "gain.mrc", gain, parameters.pixel_size, labels=(LABEL,))
     units = [
         Unit(view.movie, (directory, parameters, series, index))
         for series in range(parameters.series)
@@ -175,13 +100,8 @@ def simulate_dataset(
     return truth
 
 
-def read_truth(directory: Path | str) -> Truth:
-    """Return what was planted in the simulated data set in `directory`."""
-    return Truth.model_validate_json((Path(directory) / "truth.json").read_text())
-
-
 def tilt_scheme(max_tilt: float, step: float) -> list[float]:
-    """Return dose-symmetric tilt angles as acquired: 0, +3, −3, −6, +6, +9, −9 …"""
+    """Return dose-symmetric tilt angles as acquired: 0, +3, −3, −6, +6 and so on."""
     angles = [0.0]
     for pair in range(1, int(max_tilt / step + 1e-9) + 1):
         sign = 1 if pair % 2 else -1
@@ -304,19 +224,11 @@ def _write_movie(
     """Simulate and write one movie; return least, greatest and mean electrons per pixel."""
     view = _plan(parameters, series)[index]
     hits = [(hit.frame, hit.y, hit.x, hit.counts) for hit in view.xray_hits]
-    ctf = Ctf(
-        view.defocus_u,
-        view.defocus_v,
-        view.astigmatism_angle,
-        parameters.voltage,
-        parameters.cs,
-        parameters.amplitude_contrast,
-    )
     gain = _gain(parameters)
     movie = simulate_view(
         _specimen(parameters, series),
         view.geometry.view(),
-        ctf,
+        view.ctf(parameters),
         gain,
         parameters.pixel_size,
         parameters.dose,
@@ -326,18 +238,9 @@ def _write_movie(
         np.array(hits, dtype=np.int64).reshape(-1, 4),
         _rng(parameters, 3, series, index),
     )
-    _write_mrc(directory / "frames" / view.movie, movie, parameters.pixel_size)
+    write_stack(directory / "frames" / view.movie, movie, parameters.pixel_size, labels=(LABEL,))
     image = movie.sum(axis=0, dtype=np.float32) * gain
     return float(image.min()), float(image.max()), float(image.mean(dtype=np.float64))
-
-
-def _write_mrc(path: Path, data: NDArray[Any], pixel_size: float) -> None:
-    with replacing(path) as partial, mrcfile.new(partial, data) as mrc:
-        if data.ndim == 3:
-            mrc.set_image_stack()
-        mrc.voxel_size = pixel_size
-        # mrcfile's own label holds the time of day.
-        mrc.header.label[0] = b"Simulated by tiltflow"
 
 
 def _write_series_mdoc(

@@ -71,10 +71,9 @@ class MotionParameters(Parameters):
     align: bool = Field(True, description="align the frames; false sums them as they are")
     first_frame: int = Field(1, ge=1, description="first frame used, from 1")
     last_frame: int | None = Field(None, ge=1, description="last frame used; empty: the last one")
-    b_factor: float = Field(
-        500.0, ge=0, description="damping of high frequencies while aligning [Å²]"
+    max_drift: float = Field(
+        80.0, gt=0, description="largest steady drift during a movie, per axis [Å]"
     )
-    max_shift: float = Field(200.0, gt=0, description="largest shift between frames [Å]")
 
 
 class ExcludeParameters(Parameters):

@@ -88,6 +88,10 @@ class Project:
 
         return sorted(name.rstrip("/") for name in sync(collect()))
 
+    def delete_object(self, path: str) -> None:
+        """Delete the object at `path`."""
+        sync(self.store.delete(path))
+
     def delete(self, path: str) -> None:
         """Delete everything under `path`."""
         sync(self.store.delete_dir(path))
@@ -163,6 +167,23 @@ class Series:
                 f"branch name {branch!r} has characters other than letters, digits, _ . + -"
             )
         self.project.write_json(f"{self.name}/branches/{branch}/{step}.json", {"key": key})
+
+    def failure(self, branch: str, step: str) -> str | None:
+        """Return why `step` failed on `branch` at its last try, or None."""
+        value = self.project.read_json(self._failure_path(branch, step))
+        return None if value is None else str(value["reason"])
+
+    def note_failure(self, branch: str, step: str, reason: str) -> None:
+        """Write down why `step` failed on `branch`."""
+        self.project.write_json(self._failure_path(branch, step), {"reason": reason})
+
+    def forget_failure(self, branch: str, step: str) -> None:
+        """Forget that `step` failed on `branch`."""
+        if self.failure(branch, step) is not None:
+            self.project.delete_object(self._failure_path(branch, step))
+
+    def _failure_path(self, branch: str, step: str) -> str:
+        return f"{self.name}/failures/{branch}/{step}.json"
 
     def result(self, step: str, key: str) -> Result:
         """Return the result `key` of `step`, made or not."""
@@ -278,6 +299,11 @@ class Result:
             dimension_names=axes,
             overwrite=True,
         )
+
+    def images(self) -> zarr.Array[Any]:
+        """Open its images (view, y, x): its own, or those that it stands for."""
+        path = self.attributes().get("images_in", self.path)
+        return zarr.open_array(self.series.project.store, path=f"{path}/images", mode="r+")
 
     # -- what is done of it, while it is being made -------------------------------------
 

@@ -126,9 +126,15 @@ class Work:
         """Whether the result is complete already."""
         return self.result.complete()
 
+    @cached_property
+    def image_pixel_size(self) -> float:
+        """Pixel of the motion-corrected images [Å]."""
+        motion = self.input("motion").attributes()["parameters"]
+        return self.record.acquisition.pixel_size * float(motion["binning"])
+
     def adopt(self) -> Outcome:
         """Let the branch use the result that is there already."""
-        self.series.point(self.branch, self.step.name, self.result.key)
+        self._point()
         return self._outcome(skipped=True, message="already done")
 
     def scatter(
@@ -218,9 +224,13 @@ class Work:
                 **(extra or {}),
             }
         )
-        self.series.point(self.branch, self.step.name, self.result.key)
+        self._point()
         self._publish(table)
         return self._outcome(skipped=False, message=message)
+
+    def _point(self) -> None:
+        self.series.point(self.branch, self.step.name, self.result.key)
+        self.series.forget_failure(self.branch, self.step.name)
 
     def _outcome(self, *, skipped: bool, message: str) -> Outcome:
         outcome = Outcome(

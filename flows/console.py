@@ -1,0 +1,88 @@
+"""What the command line shows: progress, a line per step and series, tables, one-line errors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from tasks import progress
+
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def following() -> Iterator[None]:
+    """Show a bar for the step under way, and a line for every step that ends."""
+    _silence_prefect()
+    bars = Bars(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=out,
+        transient=True,
+        disable=not out.is_terminal,
+    )
+    shown: dict[str, TaskID] = {}
+
+    def listen(news: progress.Progress) -> None:
+        name = f"{news.series}  {news.step}"
+        if news.outcome is None:
+            if name not in shown:
+                shown[name] = bars.add_task(name, total=news.total)
+            bars.update(shown[name], completed=news.done)
+            return
+        if name in shown:
+            bars.remove_task(shown.pop(name))
+        if isinstance(news.outcome, str):
+            bars.console.print(f"[red]{news.series}  failed[/]  {news.outcome}", markup=True)
+        else:
+            done = news.outcome
+            time = "" if done.skipped else f"  [dim]{done.seconds:.1f} s[/]"
+            bars.console.print(f"{news.series}  {news.step:<12}{done.message}{time}")
+
+    with bars, progress.listening(listen):
+        yield
+
+
+def _silence_prefect() -> None:
+    # Runs, states and tracebacks stay in Prefect's own log, which its UI shows.
+    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
+        logger = logging.getLogger(name)
+        for handler in list(logger.handlers):
+            if type(handler).__name__ == "PrefectConsoleHandler":
+                logger.removeHandler(handler)
+
+
+def table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows as a table; numbers with five digits, truth as a word."""
+    if not rows:
+        return
+    shown = Table(title=title, title_justify="left", header_style="bold")
+    for column in rows[0]:
+        numeric = isinstance(rows[0][column], int | float)
+        shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(_text(value) for value in row.values()))
+    out.print(shown)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def complain(message: str) -> None:
+    """Print an error on one line of the standard error."""
+    err.print(f"tiltflow: {message}", markup=False)

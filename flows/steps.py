@@ -1,0 +1,138 @@
+"""Each step as a flow of its own, over some or all series: run, scheduled and retried alone."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from prefect import flow
+
+from flows.session import each
+from flows.tomogram import carry_out
+from tasks import cluster
+from tasks.parameters import (
+    CoarseParameters,
+    CtfParameters,
+    DoseParameters,
+    EraseParameters,
+    ExcludeParameters,
+    Execution,
+    MarkerfreeParameters,
+    MotionParameters,
+    Parameters,
+    ReconstructParameters,
+)
+from tasks.plan import chosen_series
+
+step_flow = partial(flow, persist_result=False)
+
+
+def run_step(
+    step: str,
+    project: str,
+    parameters: Parameters,
+    series: list[str] | None,
+    branch: str,
+    execution: Execution,
+) -> None:
+    """Carry out one step of some or all series on what their branch has."""
+    with cluster.opened(execution) as running:
+        each(
+            chosen_series(project, series),
+            lambda name: carry_out(step, project, name, parameters, branch, running),
+        )
+
+
+@step_flow(name="motion")
+def motion(
+    project: str,
+    parameters: MotionParameters = MotionParameters(),
+    series: list[str] | None = None,
+    branch: str = "main",
+    execution: Execution = Execution(),
+) -> None:
+    """Correct the movies for gain and motion, and sum their frames."""
+    run_step("motion", project, parameters, series, branch, execution)
+
+
+@step_flow(name="exclude")
+def exclude(
+    project: str,
+    parameters: ExcludeParameters = ExcludeParameters(),
+    series: list[str] | None = None,
+    branch: str = "main",
+    execution: Execution = Execution(),
+) -> None:
+    """Find dark views, and leave out what the user names."""
+    run_step("exclude", project, parameters, series, branch, execution)
+
+
+@step_flow(name="ctf")
+def ctf(
+    project: str,
+    parameters: CtfParameters = CtfParameters(),
+    series: list[str] | None = None,
+    branch: str = "main",
+    execution: Execution = Execution(),
+) -> None:
+    """Estimate defocus and astigmatism of every view."""
+    run_step("ctf", project, parameters, series, branch, execution)
+
+
+@step_flow(name="erase")
+def erase(
+    project: str,
+    parameters: EraseParameters = EraseParameters(),
+    series: list[str] | None = None,
+    branch: str = "main",
+    execution: Execution = Execution(),
+) -> None:
+    """Erase X-ray hits and hot pixels."""
+    run_step("erase", project, parameters, series, branch, execution)
+
+
+@step_flow(name="dose")
+def dose(
+    project: str,
+    parameters: DoseParameters = DoseParameters(),
+    series: list[str] | None = None,
+    branch: str = "main",
+    execution: Execution = Execution(),
+) -> None:
+    """Weight the views by the dose that the specimen has seen."""
+    run_step("dose", project, parameters, series, branch, execution)
+
+
+@step_flow(name="coarse")
+def coarse(
+    project: str,
+    parameters: CoarseParameters = CoarseParameters(),
+    series: list[str] | None = None,
+    branch: str = "main",
+    execution: Execution = Execution(),
+) -> None:
+    """Align the views by cosine-stretched cross-correlation."""
+    run_step("coarse", project, parameters, series, branch, execution)
+
+
+@step_flow(name="markerfree")
+def markerfree(
+    project: str,
+    parameters: MarkerfreeParameters = MarkerfreeParameters(),
+    series: list[str] | None = None,
+    branch: str = "main",
+    execution: Execution = Execution(),
+) -> None:
+    """Refine the alignment by matching projections of the specimen."""
+    run_step("markerfree", project, parameters, series, branch, execution)
+
+
+@step_flow(name="reconstruct")
+def reconstruct(
+    project: str,
+    parameters: ReconstructParameters = ReconstructParameters(),
+    series: list[str] | None = None,
+    branch: str = "main",
+    execution: Execution = Execution(),
+) -> None:
+    """Reconstruct tomograms by weighted back-projection."""
+    run_step("reconstruct", project, parameters, series, branch, execution)

@@ -1,0 +1,90 @@
+"""One tilt series from movies to tomogram."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from prefect import flow
+
+from tasks import cluster
+from tasks.coarse import coarse
+from tasks.ctf import ctf
+from tasks.dose import dose
+from tasks.erase import erase
+from tasks.errors import one_line
+from tasks.exclude import exclude
+from tasks.markerfree import markerfree
+from tasks.motion import motion
+from tasks.parameters import Execution, Parameters, Pipeline
+from tasks.reconstruct import reconstruct
+from tasks.steps import needed
+from tasks.store import parse_project
+from tasks.work import Outcome
+
+# In the order in which they are taken; what each one reads is declared in tasks.steps.
+STEP_TASKS: dict[str, Callable[..., Any]] = {
+    "motion": motion,
+    "exclude": exclude,
+    "ctf": ctf,
+    "erase": erase,
+    "dose": dose,
+    "coarse": coarse,
+    "markerfree": markerfree,
+    "reconstruct": reconstruct,
+}
+
+
+@flow(name="tomogram", flow_run_name="tomogram {series} {branch}", persist_result=False)
+def tomogram(
+    project: str,
+    series: str,
+    pipeline: Pipeline = Pipeline(),
+    branch: str = "main",
+    until: str | None = None,
+    execution: Execution = Execution(),
+) -> list[Outcome]:
+    """Take one imported tilt series from movies to tomogram; what is done is skipped.
+
+    Parameters
+    ----------
+    project
+        Folder or URL of the project, e.g. /data/session.zarr
+    series
+        Name of the tilt series, e.g. TS_01
+    pipeline
+        Parameters of every step
+    branch
+        Name under which the results are kept together
+    until
+        Last step wanted; empty: the tomogram
+    execution
+        Where and how wide the work is executed; never changes a result
+
+    Returns
+    -------
+    list of Outcome
+        One for each step: its result's URL and a line about it.
+    """
+    with cluster.opened(execution) as running:
+        return [
+            carry_out(name, project, series, getattr(pipeline, name), branch, running)
+            for name in needed(pipeline, until)
+        ]
+
+
+def carry_out(
+    step: str,
+    project: str,
+    series: str,
+    parameters: Parameters,
+    branch: str,
+    execution: Execution,
+) -> Outcome:
+    """Run the task of one step; write down why it fails, for `tiltflow status`."""
+    try:
+        outcome: Outcome = STEP_TASKS[step](project, series, parameters, branch, execution)
+    except Exception as error:
+        parse_project(project).series(series).note_failure(branch, step, one_line(error))
+        raise
+    return outcome

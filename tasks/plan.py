@@ -1,0 +1,106 @@
+"""What a run would do, and how far a project is: told from keys alone, nothing is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tasks.errors import NotThere
+from tasks.parameters import Pipeline
+from tasks.steps import STEPS, inputs_of, needed, result_key
+from tasks.store import Result, Series, parse_project
+
+State = Literal["done", "to do", "stale", "failed", "unfinished"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One step of one series, as a run with given parameters would meet it.
+
+    Attributes
+    ----------
+    result : Result
+        The one that the parameters ask for.
+    state : State
+        done: complete. stale: the branch has a result of other parameters or inputs.
+    why : str
+        The reason, for people.
+    """
+
+    result: Result
+    state: State
+    why: str
+
+
+def plan(
+    series: Series, pipeline: Pipeline, branch: str = "main", until: str | None = None
+) -> dict[str, Planned]:
+    """Return what a run would find for each step that it takes, in order."""
+    record = series.imported()
+    keys: dict[str, str] = {}
+    planned: dict[str, Planned] = {}
+    for name in needed(pipeline, until):
+        step, parameters = STEPS[name], getattr(pipeline, name)
+        inputs = {before: keys[before] for before in inputs_of(step, parameters)}
+        keys[name] = result_key(step, parameters, record, inputs)
+        planned[name] = _state(series.result(name, keys[name]), branch)
+    return planned
+
+
+def current_plan(series: Series, branch: str = "main") -> dict[str, Planned]:
+    """Return the plan with the parameters that the branch's own results have."""
+    return plan(series, branch_pipeline(series, branch), branch)
+
+
+def branch_pipeline(series: Series, branch: str) -> Pipeline:
+    """Return the parameters with which the results of a branch were made."""
+    values = {}
+    for name in STEPS:
+        key = series.pointer(branch, name)
+        attributes = {} if key is None else series.result(name, key).attributes()
+        if "parameters" in attributes:
+            values[name] = attributes["parameters"]
+    return Pipeline.model_validate(values)
+
+
+def _state(result: Result, branch: str) -> Planned:
+    series, step = result.series, result.step
+    pointer = series.pointer(branch, step)
+    if result.complete():
+        moved = "" if pointer == result.key else f"; branch {branch} uses another result"
+        return Planned(result, "done", result.attributes().get("message", "") + moved)
+    failure = series.failure(branch, step)
+    if failure is not None:
+        return Planned(result, "failed", failure)
+    units = len(series.project.names(f"{result.path}/unit"))
+    if units:
+        return Planned(result, "unfinished", f"{units} units are written")
+    if pointer is None:
+        return Planned(result, "to do", "not run yet")
+    return Planned(result, "stale", _difference(series.result(step, pointer), result))
+
+
+def _difference(old: Result, new: Result) -> str:
+    before = old.attributes()
+    if not before.get("complete"):
+        return "its result is missing from the store"
+    if before.get("version") != STEPS[old.step].version:
+        return f"version {STEPS[old.step].version} of the step replaces {before.get('version')}"
+    return "its parameters, its inputs or the imported record changed"
+
+
+def chosen_series(project: str, series: list[str] | None) -> list[str]:
+    """Return the names of the series that a run takes: those given, or all.
+
+    Raises
+    ------
+    NotThere
+        If the project does not exist, has no series, or not one of those named.
+    """
+    of = parse_project(project)
+    known = of.series_names()
+    if not known:
+        raise NotThere(f"{project}: holds no series: import some with `tiltflow import`")
+    for name in series or ():
+        of.series(name)
+    return list(series) if series else known

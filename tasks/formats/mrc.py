@@ -36,6 +36,8 @@ __all__ = [
 
 Image = NDArray[Any]
 
+BLOCK = 1 << 17  # values whose statistics are taken at once: 1 MiB in float64 stays in the cache
+
 
 @dataclass(frozen=True)
 class Frames:
@@ -179,8 +181,8 @@ def _write(
                 raise FormatError(
                     path, f"slice {z} has shape {image.shape}, the first {shape}", "give one shape"
                 )
-            stored = _converted(path, z, image, target)
-            statistics.add(stored)
+            stored, low, high = _converted(path, z, image, target)
+            statistics.add(stored, low, high)
             file.write(np.ascontiguousarray(stored).data)
         if target is None:
             raise FormatError(path, "no slices", "give at least one")
@@ -198,21 +200,25 @@ class _Statistics:
     def __init__(self) -> None:
         self.minimum, self.maximum = np.inf, -np.inf
         self.mean = self.squares = 0.0
-        self.n_slices = 0
+        self.count = self.n_slices = 0
 
-    def add(self, image: Image) -> None:
-        mean = float(np.mean(image, dtype=np.float64))
-        squares = float(np.var(image, dtype=np.float64))
-        self.minimum = min(self.minimum, float(image.min()))
-        self.maximum = max(self.maximum, float(image.max()))
-        n, step = self.n_slices, mean - self.mean
+    def add(self, image: Image, low: float, high: float) -> None:
+        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
         self.n_slices += 1
-        self.mean += step / self.n_slices
-        self.squares += squares + step * step * n / self.n_slices
+        rows = max(1, BLOCK // image.shape[1])
+        for start in range(0, image.shape[0], rows):
+            block = image[start : start + rows].astype(np.float64).ravel()
+            mean = float(block.mean())
+            block -= mean
+            block *= block  # not `block @ block`: threads of BLAS cost more than they save here
+            step, total = mean - self.mean, self.count + block.size
+            self.mean += step * block.size / total
+            self.squares += float(block.sum()) + step**2 * self.count * block.size / total
+            self.count = total
 
     @property
     def values(self) -> tuple[float, float, float, float]:
-        rms = float(np.sqrt(self.squares / self.n_slices))
+        rms = float(np.sqrt(self.squares / self.count))
         return self.minimum, self.maximum, self.mean, rms
 
 
@@ -227,7 +233,9 @@ def _stored_dtype(path: StrPath, dtype: np.dtype[Any], mode: int | None) -> np.d
     return np.dtype("u1" if code == "i1" else code).newbyteorder("<")
 
 
-def _converted(path: StrPath, z: int, image: Image, target: np.dtype[Any]) -> Image:
+def _converted(
+    path: StrPath, z: int, image: Image, target: np.dtype[Any]
+) -> tuple[Image, float, float]:
     if target.kind in "iu" and image.dtype.kind == "f":
         image = np.rint(image)
     low, high = float(image.min()), float(image.max())
@@ -238,4 +246,4 @@ def _converted(path: StrPath, z: int, image: Image, target: np.dtype[Any]) -> Im
             f"slice {z} has values {low} to {high}, which {target.name} cannot hold",
             "mask values that are not finite, or choose another mode",
         )
-    return image.astype(target, copy=False)
+    return image.astype(target, copy=False), low, high

@@ -8,8 +8,9 @@ exact. Magnitudes at 300 kV (interaction constant 6.53e-4 rad/(V Å)):
 * a lipid leaflet by 2 V over 15 Å: 0.02 rad per leaflet seen face on;
 * gold exceeds ice by about 25 V and removes electrons with a mean free path of 150 Å;
 * ice and what is dissolved in it: white density fluctuations whose contrast has the power
-  1e-4 Å² per Å of thickness, 1.5 times that of pure water (0.033 molecules/Å³ of 0.094 rad Å²,
-  structure factor 0.06). They make the Thon rings between the particles.
+  2.5e-4 Å² per Å of thickness: 0.7e-4 of pure water (0.033 molecules/Å³ of 0.094 rad Å²,
+  structure factor 0.06), the rest of the atoms of a solution with 9 % protein (0.08 atoms/Å³ of
+  0.078 rad Å² in protein). They make the Thon rings that reach beyond 20 Å.
 
 With the dose, protein blurs and water walks about, gold stays; see `BLUR` and `WALK`.
 """
@@ -31,7 +32,7 @@ BLUR = 0.18
 # Rms displacement of water after 1 e/Å² [Å], growing with the root of the dose
 # (McMullan, Vinothkumar & Henderson, Ultramicroscopy 158:26, 2015).
 WALK = 1.0
-ICE_POWER = 1e-4  # Å² of squared contrast per Å of thickness
+ICE_POWER = 2.5e-4  # Å² of squared contrast per Å of thickness
 ICE_DENSITY = 3.3e-6  # blobs / Å³: more of them change nothing but the time
 ICE_SIGMA = 3.0  # Å
 
@@ -240,7 +241,7 @@ def _virus(rng: np.random.Generator, centre: Floats, radius: float) -> Blobs:
     protein = np.concatenate(rings)
     return Blobs(
         np.concatenate([lipid, protein]) @ turn.T + centre,
-        np.concatenate([np.full(len(lipid), 11.0), np.full(len(protein), 9.0)]),
+        np.concatenate([np.full(len(lipid), 11.0), np.full(len(protein), 7.0)]),
         np.concatenate([np.full(len(lipid), 18.0), np.full(len(protein), 13 * PHASE_PER_KDA)]),
     )
 
@@ -250,7 +251,7 @@ def _complex(rng: np.random.Generator, centre: Floats) -> Blobs:
     t = np.linspace(0, 4 * pi, 60)
     spring = np.column_stack([80 * np.cos(t), 80 * np.sin(t), 110 * (t / (2 * pi) - 1)])
     positions = spring @ _rotations(rng, 1)[0].T + centre
-    return Blobs(positions, np.full(60, 14.0), np.full(60, 2500 / 60 * PHASE_PER_KDA))
+    return Blobs(positions, np.full(60, 10.5), np.full(60, 2500 / 60 * PHASE_PER_KDA))
 
 
 def _proteins(rng: np.random.Generator, centres: Floats) -> Blobs:
@@ -259,5 +260,5 @@ def _proteins(rng: np.random.Generator, centres: Floats) -> Blobs:
     mass = 100 * np.exp(0.4 * rng.standard_normal(len(centres)) - 0.08)
     count = 6 * len(centres)
     return Blobs(
-        positions.reshape(-1, 3), np.full(count, 9.0), np.repeat(mass / 6 * PHASE_PER_KDA, 6)
+        positions.reshape(-1, 3), np.full(count, 7.5), np.repeat(mass / 6 * PHASE_PER_KDA, 6)
     )

@@ -11,6 +11,7 @@ import pytest
 
 from kernels.geometry import project
 from tasks.formats.mdoc import read_mdoc
+from tasks.parameters import Execution
 from tasks.simulate import simulate_dataset, tilt_scheme
 from tasks.truth import SimulationParameters, read_truth
 
@@ -58,6 +59,11 @@ def test_the_layout_is_that_of_empiar_10164(directory):
 
 def test_the_same_seed_gives_the_same_bytes(directory, tmp_path):
     simulate_dataset(tmp_path, SMALL)
+    assert _digests(tmp_path) == _digests(directory)
+
+
+def test_workers_do_not_change_the_bytes(directory, tmp_path):
+    simulate_dataset(tmp_path, SMALL, Execution(cluster="threads", workers=2))
     assert _digests(tmp_path) == _digests(directory)
 
 

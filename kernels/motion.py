@@ -32,8 +32,8 @@ class FrameShifts:
     uncertainty : (n,) float64
         Standard error per axis of each frame's place relative to the movie's mean [pixels].
     significance : float
-        Summed cross-power of the aligned frames in standard deviations of noise. What noise
-        alone reaches stays below 9.
+        Summed cross-power of the aligned frames in standard deviations of noise. Noise alone,
+        being aligned too, reached 5 to 8.5 in 130 simulated movies.
     reliable : bool
         False: nothing was found and all shifts are zero.
     """

@@ -116,10 +116,11 @@ def _local_statistics(image: NDArray[np.float32], patch: int) -> tuple[NDArray[A
     """Return mean and standard deviation, hits left out, around every pixel, interpolated."""
     edges = [np.linspace(0, n, max(1, round(n / patch)) + 1).astype(int) for n in image.shape]
     rows, columns = (list(pairwise(e)) for e in edges)
+    stride = max(1, patch // 50)  # 2500 pixels tell the deviation to 1.4 %
     means, spreads = np.empty((2, len(rows), len(columns)), dtype=np.float32)
     for i, (top, bottom) in enumerate(rows):
         for j, (left, right) in enumerate(columns):
-            values = image[top:bottom, left:right]
+            values = image[top:bottom:stride, left:right:stride]
             distance = np.abs(values - np.median(values))
             deviation = NORMAL_MAD * np.median(distance)
             if deviation > 0:  # of counts it is a whole number and off by up to a third

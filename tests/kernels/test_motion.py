@@ -90,6 +90,17 @@ def test_residual_gain_error_does_not_hold_the_motion_back(columns):
     assert slope == pytest.approx(1, abs=0.06)
 
 
+def test_hot_pixels_and_xrays_do_not_hold_the_motion_back():
+    frames = movie(512, BURST, dose=1.5, seed=5)
+    clean = estimate_shifts(frames, PIXEL)
+    rng = np.random.default_rng(1)
+    spoilt = frames.copy()
+    spoilt[:, rng.integers(0, 512, 50), rng.integers(0, 512, 50)] = 300
+    for frame in spoilt:
+        frame[rng.integers(0, 512, 20), rng.integers(0, 512, 20)] += 1000
+    assert error(estimate_shifts(spoilt, PIXEL).shifts, clean.shifts) < 0.05
+
+
 def test_a_large_steady_drift_is_within_the_first_search():
     motion = np.linspace(0, 1, 8)[:, None] * [25.0, 15.0]
     found = estimate_shifts(movie(512, motion, dose=1.5, seed=6), PIXEL)

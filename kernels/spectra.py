@@ -1,0 +1,210 @@
+"""Power spectra of the tiles of an image, on the grid and averaged over sectors of the circle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kernels.arrays import Array, asarray_like, device, namespace, to_host
+from kernels.fourier import fast_size, rfft2
+
+# Rows and columns this near to zero frequency carry the detector's lines, not the specimen.
+CROSS = 1.5
+
+
+@dataclass(frozen=True)
+class PolarSpectra:
+    """Power of each tile, averaged over sectors and rings: the data of a CTF fit, in host memory.
+
+    Attributes
+    ----------
+    power : (n_tiles, sectors, bins) float32
+        Mean power; ring r holds the frequencies nearest to r / box cycles per pixel. The
+        sectors divide the half circle counter-clockwise from image +x.
+    count : (sectors, bins) float64
+        Pixels of the half spectrum in each average; 0 where the power means nothing.
+    k2, k2_cos, k2_sin : (sectors, bins) float64
+        Means of k², k² cos 2α and k² sin 2α over those pixels, in 1/px².
+    box : int
+        Side of the tiles in pixels.
+    """
+
+    power: NDArray[np.float32]
+    count: NDArray[np.float64]
+    k2: NDArray[np.float64]
+    k2_cos: NDArray[np.float64]
+    k2_sin: NDArray[np.float64]
+    box: int
+
+
+def tile_spectra(
+    image: Array, box: int = 512, overlap: float = 0.5
+) -> tuple[Array, NDArray[np.float64]]:
+    """Return the power spectra of overlapping tiles under a Hann window.
+
+    Parameters
+    ----------
+    image : (ny, nx) float32
+    box
+        Side of the square tiles, in pixels, even, no larger than the image.
+    overlap
+        Least overlap of neighbouring tiles, as a fraction of `box`, 0 to less than 1.
+
+    Returns
+    -------
+    spectra : (n_tiles, box, box // 2 + 1) float32, where `image` lives
+        White noise of variance v has the mean v.
+    centres : (n_tiles, 2) float64
+        x, y of the tiles' centre pixels from the image's centre pixel, in pixels.
+
+    Raises
+    ------
+    ValueError
+        If the box is odd or exceeds the image, or the overlap is out of range.
+    """
+    ny, nx = image.shape
+    if box % 2 or not 8 <= box <= min(ny, nx):
+        raise ValueError(f"box is {box} px, expected an even number from 8 to {min(ny, nx)}")
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap is {overlap}, expected 0 to less than 1")
+    xp = namespace(image)
+    side = hann(box)
+    window = np.outer(side, side)
+    weight = asarray_like((window / np.sqrt((window**2).sum())).astype(np.float32), image)
+    rows, columns = (tile_starts(n, box, overlap) for n in (ny, nx))
+    spectra = []
+    for y in rows:
+        tiles = xp.stack([image[y : y + box, x : x + box] for x in columns])
+        tiles = tiles - xp.mean(tiles, axis=(-2, -1), keepdims=True)
+        spectrum = rfft2(tiles * weight)
+        spectra.append(xp.real(spectrum) ** 2 + xp.imag(spectrum) ** 2)
+    x, y = np.meshgrid(np.asarray(columns) - nx // 2, np.asarray(rows) - ny // 2)
+    centres = np.stack([x.ravel(), y.ravel()], axis=1) + float(box // 2)
+    return xp.concat(spectra), centres
+
+
+def tile_box(shape: tuple[int, int], pixel_size: float, length: float = 1000.0) -> int:
+    """Return a box [px] for `tile_spectra`: about `length` Å, no larger than the image.
+
+    1000 Å is short enough that the defocus varies little within a tile at 60° of tilt, and long
+    enough for the rings of 5 µm at 6 Å.
+    """
+    largest = min(shape) // 2 * 2
+    return min(fast_size(length / pixel_size), largest)
+
+
+def hann(length: int) -> NDArray[np.float64]:
+    """Return the periodic Hann window, 1 at index length // 2."""
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+
+
+def hann_autocorrelation(lag: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the autocorrelation of the Hann window at `lag`, in window lengths; 1 at lag 0.
+
+    The spectrum of a tile is the true one convolved with the window's, so a fringe of the
+    spectrum that comes from this lag is seen with this contrast.
+    """
+    t = np.clip(np.abs(lag), 0, 1)
+    turn = 2 * np.pi * t
+    return (1 - t) * (2 + np.cos(turn)) / 3 + np.sin(turn) / (2 * np.pi)
+
+
+def tile_starts(length: int, box: int, overlap: float) -> list[int]:
+    """Return the first indices of tiles that cover an axis evenly, edge to edge."""
+    n = ceil((length - box) / (box * (1 - overlap))) + 1
+    return [round(start) for start in np.linspace(0, length - box, n).tolist()]
+
+
+def mean_spectrum(spectra: Array, scales: ArrayLike) -> Array:
+    """Average tile spectra, each sampled at `scale` times the frequency, so that rings coincide.
+
+    Parameters
+    ----------
+    spectra : (n_tiles, box, box // 2 + 1) float32
+    scales : (n_tiles,)
+        √(Δf of the view / Δf of the tile); 1 leaves a tile as it is.
+
+    Returns
+    -------
+    (box, box // 2 + 1) float32, where `spectra` lives
+        Linear interpolation; frequencies beyond a tile's edge repeat the edge.
+    """
+    xp = namespace(spectra)
+    n, box, half = spectra.shape
+    factors = np.asarray(scales, dtype=np.float64)
+    if factors.shape != (n,):
+        raise ValueError(f"{factors.shape} scales for {n} tiles, expected one for each")
+    total = xp.zeros((box, half), dtype=spectra.dtype, device=device(spectra))
+    signed = np.fft.fftfreq(box, 1 / box)
+    for index, factor in enumerate(factors):
+        tile = _sample(spectra[index], np.clip(signed * factor, -box / 2, box / 2 - 1), 0)
+        total = total + _sample(tile, np.minimum(np.arange(half) * factor, half - 1), 1)
+    return total / n
+
+
+def _sample(tile: Array, positions: NDArray[np.float64], axis: int) -> Array:
+    # Linear interpolation of rows or columns at signed positions; negative ones wrap around.
+    xp = namespace(tile)
+    length = tile.shape[axis]
+    floor = np.floor(positions).astype(np.int64)
+    rest = (positions - floor).astype(np.float32)
+    upper = np.where(rest > 0, floor + 1, floor)
+    fraction = asarray_like(rest[:, None] if axis == 0 else rest[None, :], tile)
+    low, high = (
+        xp.take(tile, asarray_like(index % length, tile), axis=axis) for index in (floor, upper)
+    )
+    return low + (high - low) * fraction
+
+
+def polar_spectra(spectra: Array, sectors: int = 18) -> PolarSpectra:
+    """Average the power of tiles over rings one pixel wide, cut into sectors.
+
+    Parameters
+    ----------
+    spectra : (n_tiles, box, box // 2 + 1) float32
+        From `tile_spectra`.
+    sectors
+        Into which the half circle is cut.
+
+    Returns
+    -------
+    PolarSpectra
+        In host memory.
+    """
+    xp = namespace(spectra)
+    n, box, half = spectra.shape
+    ky, kx = np.fft.fftfreq(box, 1 / box)[:, None], np.arange(half)[None, :]
+    bins = box // 2
+    ring = np.rint(np.hypot(ky, kx)).astype(np.int64)
+    sector = np.floor(np.arctan2(ky, kx) % np.pi * sectors / np.pi).astype(np.int64) % sectors
+    used = (ring < bins) & (np.abs(ky) > CROSS) & (kx > CROSS)
+    label = np.where(used, sector * bins + ring, sectors * bins).ravel()
+    order = np.argsort(label, kind="stable")[: int(used.sum())]
+    ends = np.searchsorted(label[order], np.arange(1, sectors * bins + 1))
+    count = np.diff(ends, prepend=0)
+
+    # A difference of running sums is a sum over each ring's sector in every array namespace.
+    take, last = asarray_like(order, spectra), asarray_like(ends, spectra)
+    zero = xp.zeros((1,), dtype=xp.float64, device=device(spectra))
+    power = np.empty((n, sectors * bins), dtype=np.float32)
+    for index in range(n):
+        chosen = xp.take(xp.reshape(spectra[index], (-1,)), take)
+        running = xp.concat([zero, xp.cumulative_sum(xp.astype(chosen, xp.float64))])
+        sums = to_host(xp.take(running, last))
+        power[index] = np.diff(sums, prepend=0) / np.maximum(count, 1)
+
+    def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        total = np.bincount(label[order], weights=values.ravel()[order], minlength=sectors * bins)
+        return (total / np.maximum(count, 1) / box**2).reshape(sectors, bins)
+
+    return PolarSpectra(
+        power=power.reshape(n, sectors, bins),
+        count=count.reshape(sectors, bins).astype(np.float64),
+        k2=mean(kx**2 + ky**2),
+        k2_cos=mean(kx**2 - ky**2),
+        k2_sin=mean(2 * kx * ky),
+        box=box,
+    )

@@ -1,0 +1,229 @@
+"""Export of a series for other programs: files of what its branch has, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from tasks.errors import NotThere, WrongParameter
+from tasks.export_imod import (
+    Say,
+    write_angles,
+    write_defoci,
+    write_motion,
+    write_reconstruction,
+)
+from tasks.formats.mrc import write_stack, write_volume
+from tasks.record import TiltSeries
+from tasks.store import Result, Series, parse_project
+from tasks.tables import current_result
+
+Target = Literal["imod", "mrc"]
+
+SLAB_BYTES = 512 * 2**20  # of a tomogram that are read at once; its bricks are many slices deep
+FLOAT32 = 2  # MRC mode: many programs cannot read 16-bit floats
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a branch has of a series, each part resting on the same results.
+
+    Attributes
+    ----------
+    series : Series
+    record : TiltSeries
+        With the geometry from which the tomogram was made, where there is one.
+    motion, tomogram : Result or None
+    alignment : str or None
+        Step that decided the geometry.
+    """
+
+    series: Series
+    record: TiltSeries
+    motion: Result | None
+    alignment: str | None
+    tomogram: Result | None
+
+    @property
+    def pixel_size(self) -> float:
+        """Pixel of the motion-corrected images [Å]."""
+        return self.record.acquisition.pixel_size * self.motion_binning
+
+    @property
+    def motion_binning(self) -> float:
+        """Raw pixels per pixel of the motion-corrected images."""
+        made = {} if self.motion is None else self.motion.attributes()["parameters"]
+        return float(made.get("binning", 1.0))
+
+
+def export_series(
+    project: str,
+    series: str,
+    branch: str,
+    to: Target,
+    out: Path,
+    say: Say = lambda line: None,
+) -> list[Path]:
+    """Write the files of a series that another program reads.
+
+    Files of the same names are replaced, each at once when all are written; others stay.
+
+    Parameters
+    ----------
+    project, series, branch
+        What to export. Images, geometry and exclusions are those that the branch's tomogram was
+        made from, even where the branch has moved on since.
+    to : {'imod', 'mrc'}
+        imod: ``out/TS_01/`` with stack, transforms, angles, defoci, tomogram, frame shifts and
+        the command files with which IMOD makes the same tomogram. mrc: ``out/TS_01.st``, its odd
+        and even halves, and ``out/TS_01_rec.mrc``.
+    out : Path
+        Folder, made where it does not exist.
+    say : callable, optional
+        Called with a line for each thing that is left out, and why.
+
+    Returns
+    -------
+    list of Path
+        The files, sorted.
+
+    Raises
+    ------
+    NotThere
+        If the branch has nothing that could be exported.
+    WrongParameter
+        If `to` is unknown.
+    """
+    if to not in get_args(Target):
+        raise WrongParameter(f"--to {to}: there are {', '.join(get_args(Target))}")
+    out = Path(out).expanduser()
+    of = parse_project(project).series(series)
+    source = find_source(of, branch, say)
+    if to == "mrc":
+        with _placed(out, out, series) as folder:
+            _write_images(folder, source, say)
+            _write_halves(folder, source)
+            _write_tomogram(folder, source, say)
+            files = _names(folder)
+        return [out / name for name in files]
+    with _placed(out, out / series, series) as folder:
+        _write_images(folder, source, say)
+        write_angles(folder, source.record, source.alignment)
+        if source.motion is not None:
+            write_motion(folder / "motion", source.record, source.motion, say)
+        write_defoci(folder, source.record, say)
+        if source.alignment is not None and source.motion is not None:
+            images = source.motion.images().shape
+            write_reconstruction(
+                folder, source.record, (images[2], images[1]), source.pixel_size, source.tomogram
+            )
+        else:
+            say(f"{series}: not aligned on branch {branch}: no .xf, .tlt, newst.com and tilt.com")
+        _write_tomogram(folder, source, say)
+        files = _names(folder)
+    return [out / series / name for name in files]
+
+
+def find_source(series: Series, branch: str, say: Say = lambda line: None) -> Source:
+    """Return what `branch` has of a series.
+
+    Raises
+    ------
+    NotThere
+        If that is nothing.
+    """
+    found = {
+        step: current_result(series, branch, step)
+        for step in ("motion", "exclude", "ctf", "coarse", "markerfree", "reconstruct")
+    }
+    tomogram = found["reconstruct"]
+    # What is exported must fit together: the tomogram, or the last alignment, decides.
+    last = tomogram or found["markerfree"] or found["coarse"] or found["exclude"] or found["motion"]
+    if last is None:
+        others = ", ".join(sorted(set(series.branches()) - {branch}))
+        raise NotThere(
+            f"{series.name}: nothing to export on branch {branch!r}"
+            + (f" (there are also: {others})" if others else "")
+            + f": `tiltflow run {series.project.url}` first"
+        )
+    keys = _origins(last)
+    alignment = next((step for step in ("markerfree", "coarse") if step in keys), None)
+    if tomogram is not None and alignment and series.pointer(branch, alignment) != keys[alignment]:
+        say(
+            f"{series.name}: branch {branch} has another {alignment} alignment than its tomogram: "
+            "the files have the one that the tomogram was made from"
+        )
+    if found["ctf"] is not None:
+        keys["ctf"] = found["ctf"].key
+    motion = series.result("motion", keys["motion"]) if "motion" in keys else None
+    return Source(series, series.record_of(keys), motion, alignment, tomogram)
+
+
+def _origins(result: Result) -> dict[str, str]:
+    """Return step → key of a result and of all that it was made from."""
+    keys: dict[str, str] = {}
+    for step, key in result.attributes().get("inputs", {}).items():
+        keys |= _origins(result.series.result(step, key))
+    return keys | {result.step: result.key}
+
+
+@contextmanager
+def _placed(out: Path, target: Path, name: str) -> Iterator[Path]:
+    """Yield a hidden folder in `out`; what is in it moves to `target` when all went well."""
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / f".{name}.{secrets.token_hex(4)}.partial"
+    partial.mkdir()
+    try:
+        yield partial
+        for file in _names(partial):
+            (target / file).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(partial / file, target / file)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _names(folder: Path) -> list[Path]:
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+def _write_images(folder: Path, source: Source, say: Say) -> None:
+    name = source.series.name
+    if source.motion is None:
+        say(f"{name}: no motion-corrected images: no {name}.st")
+        return
+    write_stack(folder / f"{name}.st", _each(source.motion.images()), source.pixel_size)
+
+
+def _write_halves(folder: Path, source: Source) -> None:
+    if source.motion is not None:
+        for half in ("odd", "even"):
+            path = folder / f"{source.series.name}_{half}.st"
+            write_stack(path, _each(source.motion.array(half)), source.pixel_size)
+
+
+def _write_tomogram(folder: Path, source: Source, say: Say) -> None:
+    name = source.series.name
+    if source.tomogram is None:
+        say(f"{name}: no tomogram on this branch: no {name}_rec.mrc")
+        return
+    voxel = float(source.tomogram.attributes()["pixel_size"])
+    volume = source.tomogram.array("0")
+    write_volume(folder / f"{name}_rec.mrc", _each(volume), voxel, mode=FLOAT32)
+
+
+def _each(array: zarr.Array[Any], most: int = SLAB_BYTES) -> Iterator[NDArray[Any]]:
+    """Yield the sections of an array (z, y, x), as many bytes at once as is cheap to read."""
+    section = array.dtype.itemsize * array.shape[1] * array.shape[2]
+    depth = max(1, min(array.chunks[0], most // section))
+    for start in range(0, array.shape[0], depth):
+        yield from np.asarray(array[start : start + depth])

@@ -1,0 +1,215 @@
+"""The text files of an IMOD export: transforms, angles, defoci, commands, frame shifts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.align_coarse import aligned_shape
+from tasks.formats.ctffind import CtffindRow, write_ctffind
+from tasks.formats.imod import write_tilts, write_xf
+from tasks.formats.imod_commands import write_newst, write_tilt
+from tasks.formats.imod_defocus import DefocusRow, write_defocus
+from tasks.formats.imod_geometry import aligned_origin, tilt_volume, xf_from_view
+from tasks.formats.relion_motion import write_motion_star
+from tasks.parameters import ReconstructParameters
+from tasks.reconstruct import chosen_binning
+from tasks.record import TiltSeries, View
+from tasks.store import Result
+
+Say = Callable[[str], None]
+
+
+def write_angles(folder: Path, record: TiltSeries, alignment: str | None) -> None:
+    """Write the nominal tilt angles as .rawtlt, and as .tlt and .xtilt what was refined."""
+    write_tilts(folder / f"{record.name}.rawtlt", [view.tilt_angle for view in record.views])
+    if alignment is None:
+        return
+    views = [record.geometry(i) for i in range(len(record.views))]
+    write_tilts(folder / f"{record.name}.tlt", [view.tilt for view in views])
+    if has_x_tilt(record):
+        write_tilts(folder / f"{record.name}.xtilt", [view.x_tilt for view in views])
+
+
+def has_x_tilt(record: TiltSeries) -> bool:
+    """Tell whether an alignment has solved the rotation about x."""
+    return any(view.geometry is not None and view.geometry.x_tilt != 0 for view in record.views)
+
+
+def write_reconstruction(
+    folder: Path,
+    record: TiltSeries,
+    size: tuple[int, int],
+    pixel_size: float,
+    tomogram: Result | None,
+) -> None:
+    """Write .xf, newst.com and tilt.com, by which IMOD makes our tomogram from the stack.
+
+    The values of IMOD's tomogram have another scale, and its views are not dose-weighted.
+
+    Parameters
+    ----------
+    folder : Path
+    record : TiltSeries
+    size : (nx, ny)
+        Of the images in the stack.
+    pixel_size : float
+        Of the stack [Å].
+    tomogram : Result or None
+        Without one, the commands are for the tomogram that default parameters make.
+    """
+    name = record.name
+    views = [record.geometry(i) for i in range(len(record.views))]
+    parameters = ReconstructParameters()
+    if tomogram is not None:
+        made = tomogram.attributes()
+        parameters = ReconstructParameters.model_validate(made["parameters"])
+        binning, shape, centre = made["binning"], made["shape"], made["centre"]
+    else:
+        binning = chosen_binning(parameters, pixel_size)
+        rows, columns = aligned_shape((size[1], size[0]), views[record.included[0]].axis)
+        depth = max(2, round(parameters.thickness / (pixel_size * binning)))
+        shape, centre = (depth, rows // binning, columns // binning), (0.0, 0.0, 0.0)
+    x, y, z = (c / pixel_size for c in centre)
+    # The aligned stack is as large as the tomogram, and reaches as far where that is off-centre.
+    stack = (
+        shape[2] + 2 * ceil(abs(x) / binning),
+        shape[1] + 2 * ceil(abs(y) / binning),
+    )
+    volume = tilt_volume(*stack, (shape[0], shape[1], shape[2]), binning, (x, y, z))
+    transforms = [
+        xf_from_view(
+            view.axis,
+            view.magnification,
+            view.shift_x / pixel_size,
+            view.shift_y / pixel_size,
+            *size,
+            aligned_origin(view.tilt, view.x_tilt, volume.origin_y),
+            binning,
+        )
+        for view in views
+    ]
+    write_xf(folder / f"{name}.xf", [a for a, _ in transforms], [d for _, d in transforms])
+    write_newst(
+        folder / "newst.com",
+        stack=f"{name}.st",
+        aligned=f"{name}.ali",
+        transforms=f"{name}.xf",
+        size=stack,
+        binning=binning,
+    )
+    write_tilt(
+        folder / "tilt.com",
+        aligned=f"{name}.ali",
+        output=f"{name}_full.rec",
+        tilt_file=f"{name}.tlt",
+        volume=volume,
+        xtilt_file=f"{name}.xtilt" if has_x_tilt(record) else None,
+        excluded=[i for i, view in enumerate(record.views, 1) if view.excluded is not None],
+        radial=(parameters.radial_cutoff, parameters.radial_falloff),
+        sirt_like_iterations=parameters.sirt_like_iterations,
+        scale=(0.0, -1.0 if parameters.invert else 1.0),
+    )
+
+
+def write_defoci(folder: Path, record: TiltSeries, say: Say) -> None:
+    """Write .defocus (version 3) and a CTFFIND table of the views that are not excluded.
+
+    Both count views from 1 and leave out numbers: IMOD interpolates where a view is missing.
+    Astigmatism angles are those in the images of the stack, which IMOD turns by the .xf.
+    """
+    name = record.name
+    known = [
+        (i, record.geometry(i - 1).tilt, view.ctf)
+        for i, view in enumerate(record.views, 1)
+        if view.ctf is not None and view.excluded is None
+    ]
+    if not known:
+        say(f"{name}: no CTF on this branch: no {name}.defocus and {name}_ctffind.txt")
+        return
+    if record.hand == -1:
+        say(f"{name}: the defocus gradient is inverted: tell ctfphaseflip to invert tilt angles")
+    write_defocus(
+        folder / f"{name}.defocus",
+        [
+            DefocusRow(
+                first=i,
+                last=i,
+                low_tilt=tilt,
+                high_tilt=tilt,
+                defocus_u=ctf.defocus_u,
+                defocus_v=ctf.defocus_v,
+                astigmatism_angle=ctf.astigmatism_angle,
+                phase_shift=ctf.phase_shift,
+            )
+            for i, tilt, ctf in known
+        ],
+    )
+    write_ctffind(
+        folder / f"{name}_ctffind.txt",
+        [
+            CtffindRow(
+                view=i,
+                defocus_u=ctf.defocus_u,
+                defocus_v=ctf.defocus_v,
+                astigmatism_angle=ctf.astigmatism_angle,
+                phase_shift=ctf.phase_shift,
+                score=ctf.score,
+                fit_resolution=ctf.fit_resolution,
+            )
+            for i, _, ctf in known
+        ],
+        comments=[f"tiltflow: micrographs are the views of {name}.st"],
+    )
+
+
+def write_motion(folder: Path, record: TiltSeries, motion: Result, say: Say) -> None:
+    """Write ``<movie>.star`` for each movie, in RELION's layout.
+
+    Its table needs all frames: one that was left out has the shift of the nearest that was not.
+    """
+    folder.mkdir()
+    binning = float(motion.attributes()["parameters"]["binning"])
+    gain = record.acquisition.gain
+    shifts = np.asarray(motion.array("shifts")[:])
+    filled = 0
+    for view, measured in zip(record.views, shifts, strict=True):
+        displacement = _filled(measured[: view.frames])
+        if displacement is None:
+            say(f"{record.name}: no frame shifts of {view.movie.name}")
+            continue
+        filled += bool(np.isnan(measured[: view.frames]).any())
+        write_motion_star(
+            folder / f"{_stem(view)}.star",
+            view.movie.name,
+            (view.frames, *record.shape),
+            record.acquisition.pixel_size,
+            binning,
+            displacement[:, ::-1],  # x, y
+            dose_per_frame=view.dose / view.frames,
+            prior_dose=view.prior_dose,
+            voltage=record.acquisition.voltage,
+            gain_name=None if gain is None else gain.name,
+        )
+    if filled:
+        say(
+            f"{record.name}: frames were left out of the sums of {filled} movies: motion/*.star "
+            "have the shift of the nearest frame there"
+        )
+
+
+def _filled(shifts: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Return shifts (frame, 2) without gaps, or None when there are none."""
+    known = np.flatnonzero(np.isfinite(shifts).all(axis=1))
+    if not len(known):
+        return None
+    nearest = np.abs(np.arange(len(shifts))[:, None] - known).argmin(axis=1)
+    return np.asarray(shifts[known[nearest]])
+
+
+def _stem(view: View) -> str:
+    return Path(view.movie.name).stem

@@ -21,6 +21,7 @@ from kernels.spectra import PolarSpectra
 
 Floats = NDArray[np.float64]
 
+Point = tuple[float, float, float]  # mean defocus and the components p, q of astigmatism, in Å
 STARTS = 3  # peaks of the first search that are refined
 
 
@@ -56,11 +57,9 @@ class CtfSearch:
                 f"defocus range is {self.min_defocus} to {self.max_defocus} Å, "
                 f"expected a range above {LEAST_DEFOCUS}"
             )
-        if self.step <= 0 or self.astigmatism_tolerance <= 0:
-            raise ValueError(
-                f"step is {self.step} and astigmatism tolerance {self.astigmatism_tolerance} Å, "
-                "expected more than 0"
-            )
+        for name in ("step", "astigmatism_tolerance"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)} Å, expected more than 0")
 
 
 @dataclass(frozen=True)
@@ -168,14 +167,9 @@ def fit_ctf(
     expected = prior or CtfPrior(0.0, math.inf, (0.0, 0.0), search.astigmatism_tolerance)
 
     defocus, gain, shape = _search(rings, search, prior)
-    best: tuple[float, Floats, Shape] | None = None
-    for start in _highest_peaks(defocus, gain + _log_prior(defocus, expected)):
-        found = _refine(rings, start, expected, shape, search)
-        if best is None or found[0] > best[0]:
-            best = found
-    if best is None:
-        raise ValueError("no defocus to start from: the search range is empty")
-    _, (mean, p, q), shape = best
+    starts = _highest_peaks(defocus, gain + _log_prior(defocus, expected))
+    refined = [_refine(rings, start, expected, shape, search) for start in starts]
+    _, (mean, p, q), shape = max(refined)
 
     data = rings.residual(rings.scaled(rings.power, mean))
     model = rings.residual(rings.model(mean, p, q, shape))
@@ -214,7 +208,6 @@ def _search(
     if prior is not None:
         low = max(low, prior.defocus - 4 * prior.defocus_sigma)
         high = min(high, prior.defocus + 4 * prior.defocus_sigma)
-    # One more than needed, so that the ends are in the range whatever the step.
     n = max(3, math.ceil((high - low) / step) + 1)
     if high <= low:
         raise ValueError(f"the expected defocus {prior and prior.defocus} Å is out of the search")
@@ -238,13 +231,15 @@ def _log_prior(defocus: ArrayLike, prior: CtfPrior) -> Floats:
 def _highest_peaks(positions: Floats, heights: Floats) -> list[float]:
     padded = np.pad(heights, 1, constant_values=-np.inf)
     peak = np.flatnonzero((heights >= padded[:-2]) & (heights >= padded[2:]))
+    top = float(heights.max())
+    peak = peak[heights[peak] >= top - max(8.0, 0.5 * abs(top))]
     order = peak[np.argsort(-heights[peak], kind="stable")][:STARTS]
     return [float(positions[i]) for i in order]
 
 
 def _refine(
     rings: Rings, start: float, prior: CtfPrior, shape: Shape, search: CtfSearch
-) -> tuple[float, Floats, Shape]:
+) -> tuple[float, Point, Shape]:
     """Return the log posterior, (defocus, p, q) and the shape found near `start`."""
 
     def posterior(point: ArrayLike, data: Floats, shape: Shape) -> float:
@@ -265,7 +260,7 @@ def _refine(
         for p in reach
         for q in reach
     ]
-    point = max(trials, key=lambda trial: posterior(trial, data, shape))
+    point: Floats = max(trials, key=lambda trial: posterior(trial, data, shape))
     value = -math.inf
     for _ in range(2):  # the tiles' scales depend on the defocus that they give
         data = rings.residual(rings.scaled(rings.power, point[0]))
@@ -279,15 +274,11 @@ def _refine(
             options={"initial_simplex": simplex, "xatol": 1.0, "fatol": 1e-3, "maxfev": 300},
         )
         point, value = found.x, -float(found.fun)
-    return value, point, shape
+    return value, (float(point[0]), float(point[1]), float(point[2])), shape
 
 
 def _uncertainty(
-    rings: Rings,
-    data: Floats,
-    point: tuple[float, float, float],
-    shape: Shape,
-    prior: CtfPrior,
+    rings: Rings, data: Floats, point: Point, shape: Shape, prior: CtfPrior
 ) -> tuple[float, float]:
     d, p, q = point
     model = rings.residual(rings.model(*point, shape))
@@ -302,8 +293,7 @@ def _uncertainty(
     w = weight.ravel()[:, None]
     noise = (weight * (data - amplitude * model) ** 2).sum() / max(np.count_nonzero(weight), 1)
     information = design.T @ (w * design) / (noise * RINGS_PER_SAMPLE)
-    information += np.diag(
-        [0.0, prior.defocus_sigma**-2, prior.astigmatism_sigma**-2, prior.astigmatism_sigma**-2]
-    )
+    widths = [math.inf, prior.defocus_sigma, prior.astigmatism_sigma, prior.astigmatism_sigma]
+    information += np.diag(np.asarray(widths) ** -2.0)
     variance = np.diag(np.linalg.pinv(information))
     return math.sqrt(variance[1]), math.sqrt(0.5 * (variance[2] + variance[3]))

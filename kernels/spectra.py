@@ -140,7 +140,7 @@ def mean_spectrum(spectra: Array, scales: ArrayLike) -> Array:
     total = xp.zeros((box, half), dtype=spectra.dtype, device=device(spectra))
     signed = np.fft.fftfreq(box, 1 / box)
     for index, factor in enumerate(factors):
-        tile = _sample(spectra[index], np.clip(signed * factor, -box / 2, box / 2 - 1), 0)
+        tile = _sample(spectra[index, ...], np.clip(signed * factor, -box / 2, box / 2 - 1), 0)
         total = total + _sample(tile, np.minimum(np.arange(half) * factor, half - 1), 1)
     return total / n
 
@@ -191,7 +191,7 @@ def polar_spectra(spectra: Array, sectors: int = 18) -> PolarSpectra:
     zero = xp.zeros((1,), dtype=xp.float64, device=device(spectra))
     power = np.empty((n, sectors * bins), dtype=np.float32)
     for index in range(n):
-        chosen = xp.take(xp.reshape(spectra[index], (-1,)), take)
+        chosen = xp.take(xp.reshape(spectra[index, ...], (-1,)), take)
         running = xp.concat([zero, xp.cumulative_sum(xp.astype(chosen, xp.float64))])
         sums = to_host(xp.take(running, last))
         power[index] = np.diff(sums, prepend=0) / np.maximum(count, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +20,6 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 @contextmanager
 def following() -> Iterator[None]:
     """Show a bar for the step under way, and a line for every step that ends."""
-    _silence_prefect()
     bars = Bars(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -51,15 +49,6 @@ def following() -> Iterator[None]:
 
     with bars, progress.listening(listen):
         yield
-
-
-def _silence_prefect() -> None:
-    # Runs, states and tracebacks stay in Prefect's own log, which its UI shows.
-    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
-        logger = logging.getLogger(name)
-        for handler in list(logger.handlers):
-            if type(handler).__name__ == "PrefectConsoleHandler":
-                logger.removeHandler(handler)
 
 
 def table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

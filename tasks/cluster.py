@@ -176,3 +176,10 @@ def worker_memory(execution: Execution) -> int:
     workers = client_of(execution).scheduler_info(n_workers=-1)["workers"].values()
     limits = [w["memory_limit"] // max(1, w["nthreads"]) for w in workers if w["memory_limit"]]
     return min(limits, default=int(psutil.virtual_memory().total))
+
+
+def worker_count(execution: Execution) -> int:
+    """Return how many units of work run at once."""
+    if execution.cluster == THREADS:
+        return execution.workers or core_count()
+    return max(1, sum(client_of(execution).nthreads().values()))

@@ -27,7 +27,9 @@ def prepare() -> None:
         os.environ.setdefault(name, value)
     if not prefect_is_configured():
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        os.environ["PREFECT_HOME"] = str(cache / "tiltflow" / "prefect")
+        home = cache / "tiltflow" / "prefect"
+        home.mkdir(parents=True, exist_ok=True)  # Prefect's database needs the folder
+        os.environ["PREFECT_HOME"] = str(home)
 
 
 def prefect_is_configured() -> bool:

@@ -63,7 +63,7 @@ def view_list(text: str, series: str, views: int) -> list[int]:
     WrongParameter
         If the text is no such list, or names a view that the series does not have.
     """
-    indices = []
+    indices: list[int] = []
     for part in filter(None, re.split(r"[,\s]+", text)):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
         if match is None:

@@ -150,6 +150,9 @@ class CoarseParameters(Parameters):
     low_pass: float = Field(
         0.25, gt=0, le=0.5, description="start of the low-pass [cycles per reduced pixel]"
     )
+    low_pass_falloff: float = Field(
+        0.05, gt=0, description="width of its Gaussian end [cycles per reduced pixel]"
+    )
     neighbours: int = Field(
         3, ge=1, le=10, description="how many views further each view is compared with"
     )

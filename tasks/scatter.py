@@ -67,8 +67,9 @@ def _on_dask(
         under_way[future.key] = unit
         return future
 
-    window = 2 * max(1, sum(client.nthreads().values()))
-    futures = as_completed([submit(unit) for unit in islice(todo, window)])
+    window = 2 * cluster.worker_count(execution)
+    # Without the loop, as_completed would look for a default client.
+    futures = as_completed([submit(unit) for unit in islice(todo, window)], loop=client.loop)
     try:
         for future in futures:
             unit = under_way.pop(future.key)
@@ -91,9 +92,10 @@ def _on_threads(
     function: Callable[..., Any], units: Sequence[Unit], execution: Execution
 ) -> Iterator[tuple[Unit, Any]]:
     todo = iter(units)
-    with ThreadPoolExecutor(execution.workers or cluster.core_count()) as pool:
+    width = cluster.worker_count(execution)
+    with ThreadPoolExecutor(width) as pool:
         under_way: dict[Future[Any], Unit] = {}
-        for unit in islice(todo, 2 * pool._max_workers):
+        for unit in islice(todo, 2 * width):
             under_way[pool.submit(function, *unit.arguments)] = unit
         try:
             while under_way:

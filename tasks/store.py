@@ -300,6 +300,10 @@ class Result:
             overwrite=True,
         )
 
+    def delete_array(self, name: str) -> None:
+        """Delete its array `name`, which only helped to make it."""
+        self.series.project.delete(f"{self.path}/{name}")
+
     def images(self) -> zarr.Array[Any]:
         """Open its images (view, y, x): its own, or those that it stands for."""
         path = self.attributes().get("images_in", self.path)
@@ -311,14 +315,20 @@ class Result:
         """Return what unit `name` of the work reported, or None when it is not done."""
         return self.series.project.read_json(f"{self.path}/unit/{name}.json")
 
-    def mark_unit(self, name: str, report: Any) -> None:
-        """Note that unit `name` is written, with its small `report`."""
-        self.series.project.write_json(f"{self.path}/unit/{name}.json", report)
+    def mark_unit(self, name: str, report: Any) -> Any:
+        """Note that unit `name` is written; return its small `report` as it will be read again."""
+        self.series.project.write_json(f"{self.path}/unit/{name}.json", _plain(report))
+        return _plain(report)
 
     def finish(self, attributes: Mapping[str, Any]) -> None:
         """Write the attributes, which makes the result complete, and clear the units."""
-        self.group().update_attributes({**attributes, "complete": True})
+        self.group().update_attributes({**_plain(attributes), "complete": True})
         self.series.project.delete(f"{self.path}/unit")
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` as JSON has it: NumPy's numbers as Python's own, tuples as lists."""
+    return json.loads(json.dumps(value, default=lambda number: number.item()))
 
 
 def parse_project(url: str) -> Project:

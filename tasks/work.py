@@ -170,8 +170,7 @@ class Work:
         done = len(units) - len(missing)
         self._tell(done, len(units))
         for unit, report in scatter(function, missing, self.execution):
-            self.result.mark_unit(unit.name, report)
-            reports[unit.name] = report
+            reports[unit.name] = self.result.mark_unit(unit.name, report)
             done += 1
             self._tell(done, len(units))
         return reports

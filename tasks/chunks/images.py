@@ -17,7 +17,7 @@ def erase_view(
     source: Result, target: Result, index: int, parameters: EraseParameters
 ) -> dict[str, Any]:
     """Erase X-ray hits from one view; the fill is the same at every run."""
-    image = source.images()[index]
+    image = np.asarray(source.images()[index])
     clean = xrays.erase(
         on_device(image),
         peak=parameters.peak,
@@ -27,8 +27,8 @@ def erase_view(
     )
     target.array("images")[index] = to_host(clean.image)
     return {
-        "hits": int(clean.hits),
-        "pixels": int(clean.pixels),
+        "hits": clean.hits,
+        "pixels": int(to_host(clean.mask).sum()),
         "minimum before": float(image.min()),
         "maximum before": float(image.max()),
         "minimum after": float(to_host(clean.image).min()),
@@ -47,7 +47,7 @@ def weight_view(
 ) -> dict[str, Any]:
     """Weight one view by the exposure at its end [e/Å²]."""
     weighted = dose.weight_image(
-        on_device(source.images()[index]),
+        on_device(np.asarray(source.images()[index])),
         exposure,
         pixel_size,
         voltage,

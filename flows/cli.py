@@ -1,0 +1,331 @@
+"""The command line: each command runs the Prefect flow of the same name."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows import console
+from flows.options import PRESETS, as_yaml, options_of, pipeline_from, validated
+from tasks.errors import UserError, one_line
+from tasks.formats.errors import FormatError
+from tasks.parameters import Execution, ImportParameters, Pipeline
+from tasks.steps import STEPS
+
+app = typer.Typer(
+    name="tiltflow",
+    help="Cryo-electron tomography: from raw movies to tomograms.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+ProjectArgument = Annotated[str, typer.Argument(help="folder or URL of the project")]
+BranchOption = Annotated[str, typer.Option(help="name under which results are kept together")]
+SeriesOption = Annotated[
+    str | None, typer.Option(help="tilt series, separated by commas; default: all")
+]
+ClusterOption = Annotated[
+    str,
+    typer.Option(
+        envvar="TILTFLOW_CLUSTER",
+        help="auto, local, cuda, threads, slurm, kubernetes, or a scheduler's address tcp://…",
+    ),
+]
+WorkersOption = Annotated[int | None, typer.Option(help="workers; default: one per GPU or core")]
+GpusOption = Annotated[str | None, typer.Option(help="GPUs to use, e.g. 0,1, or none")]
+MemoryOption = Annotated[str | None, typer.Option(help="memory of one worker, e.g. 8GB")]
+
+
+def main() -> None:
+    """Run the command line; a user's error is one line, and every failure exits non-zero."""
+    # Runs, states and tracebacks go to Prefect's own log, which its UI shows; Prefect reads this
+    # when it is imported, which the commands do as late as they can.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as ended:
+        sys.exit(ended.exit_code)
+    except typer.Abort:
+        console.complain("stopped")
+        sys.exit(130)
+    except KeyboardInterrupt:
+        console.complain("stopped; what is done is kept, and the next run goes on from there")
+        sys.exit(130)
+    except (UserError, FormatError, OSError) as error:
+        console.complain(one_line(error))
+        sys.exit(1)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # neither Typer's complaint about an option …
+            raise  # … nor foreseen: a fault of tiltflow, whose traceback is wanted
+        console.complain(error.format_message())
+        sys.exit(2)
+
+
+def _names(series: str | None) -> list[str] | None:
+    return [name.strip() for name in series.split(",")] if series else None
+
+
+def _execution(
+    cluster: str, workers: int | None, gpus: str | None, memory: str | None
+) -> Execution:
+    values = {"cluster": cluster, "workers": workers, "gpus": gpus, "memory": memory}
+    return validated(Execution, values)
+
+
+def _run_flow(flow: Callable[..., Any], *arguments: Any) -> None:
+    """Run a flow in this process, on Prefect's embedded server unless one is configured."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    # Without this, every flow run ends with a second of waiting for its heartbeat's thread.
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), console.following():
+        flow(*arguments)
+
+
+@app.command("import")
+@options_of(ImportParameters)
+def import_command(project: ProjectArgument, parameters: ImportParameters) -> None:
+    """Import tilt-series movies that mdoc files describe."""
+    from flows.session import import_movies
+    from tasks.store import parse_project
+    from tasks.tables import import_rows
+
+    try:
+        _run_flow(import_movies, project, parameters)
+    finally:
+        if parse_project(project).exists():
+            for title, rows in import_rows(parse_project(project)):
+                console.table(title, rows)
+
+
+@app.command()
+def run(
+    project: ProjectArgument,
+    config: Annotated[Path | None, typer.Option(help="YAML file: see `tiltflow config`")] = None,
+    preset: Annotated[str | None, typer.Option(help=" or ".join(PRESETS))] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="step.parameter=value, e.g. motion.binning=2")
+    ] = None,
+    series: SeriesOption = None,
+    until: Annotated[str | None, typer.Option(help="last step wanted: " + ", ".join(STEPS))] = None,
+    branch: BranchOption = "main",
+    dry_run: Annotated[bool, typer.Option(help="print what would run, and why")] = False,
+    cluster: ClusterOption = "auto",
+    workers: WorkersOption = None,
+    gpus: GpusOption = None,
+    memory: MemoryOption = None,
+) -> None:
+    """Take the series to tomograms: every step that is not done."""
+    from flows.session import session as run_session
+    from tasks.errors import WrongParameter
+
+    pipeline = pipeline_from(preset, config, set_)
+    if until is not None and until not in STEPS:
+        raise WrongParameter(f"--until {until}: there are {', '.join(STEPS)}")
+    if dry_run or _nothing_to_do(project, pipeline, _names(series), branch, until):
+        _print_plan(project, pipeline, _names(series), branch, until, dry_run)
+        return
+    execution = _execution(cluster, workers, gpus, memory)
+    _run_flow(run_session, project, pipeline, _names(series), branch, until, execution)
+
+
+def _plans(
+    project: str, pipeline: Pipeline, series: list[str] | None, branch: str, until: str | None
+) -> dict[str, Any]:
+    from tasks.plan import chosen_series, plan
+    from tasks.store import parse_project
+
+    return {
+        name: plan(parse_project(project).series(name), pipeline, branch, until)
+        for name in chosen_series(project, series)
+    }
+
+
+def _nothing_to_do(
+    project: str, pipeline: Pipeline, series: list[str] | None, branch: str, until: str | None
+) -> bool:
+    plans = _plans(project, pipeline, series, branch, until)
+    return all(
+        step.state == "done" and step.result.series.pointer(branch, name) == step.result.key
+        for steps in plans.values()
+        for name, step in steps.items()
+    )
+
+
+def _print_plan(
+    project: str,
+    pipeline: Pipeline,
+    series: list[str] | None,
+    branch: str,
+    until: str | None,
+    dry_run: bool,
+) -> None:
+    plans = _plans(project, pipeline, series, branch, until)
+    if not dry_run:
+        console.out.print(f"nothing to do: {len(plans)} series are done on branch {branch}")
+        return
+    rows = [
+        {"series": name, "step": step, "would": _would(found.state), "because": found.why}
+        for name, steps in plans.items()
+        for step, found in steps.items()
+    ]
+    console.table(f"branch {branch}", rows)
+
+
+def _would(state: str) -> str:
+    return {"done": "be skipped", "unfinished": "be finished"}.get(state, "run")
+
+
+def _add_step_command(name: str) -> None:
+    model = Pipeline.model_fields[name].annotation
+
+    @options_of(model)  # type: ignore[arg-type]
+    def step_command(
+        project: ProjectArgument,
+        parameters: Any,
+        series: SeriesOption = None,
+        branch: BranchOption = "main",
+        cluster: ClusterOption = "auto",
+        workers: WorkersOption = None,
+        gpus: GpusOption = None,
+        memory: MemoryOption = None,
+    ) -> None:
+        from flows import steps
+
+        execution = _execution(cluster, workers, gpus, memory)
+        _run_flow(getattr(steps, name), project, parameters, _names(series), branch, execution)
+
+    about = STEPS[name].about
+    app.command(name, help=f"{about[0].upper()}{about[1:]}.")(step_command)
+
+
+for _name in STEPS:
+    _add_step_command(_name)
+
+
+@app.command()
+def show(
+    project: ProjectArgument,
+    series: Annotated[str | None, typer.Argument(help="tilt series; default: all in brief")] = None,
+    branch: BranchOption = "main",
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Show the record of a project, or of one of its series."""
+    from tasks.store import parse_project
+    from tasks.tables import project_rows, series_rows
+
+    of = parse_project(project)
+    of.require()
+    if series is None:
+        rows = project_rows(of, branch)
+        print(json.dumps(rows, indent=1)) if as_json else console.table(project, rows)
+        return
+    record = of.series(series).record(branch)
+    if as_json:
+        print(record.model_dump_json(indent=1))
+    else:
+        console.table(f"{series}, branch {branch}", series_rows(record))
+
+
+@app.command()
+def status(project: ProjectArgument, branch: BranchOption = "main") -> None:
+    """Show which steps of which series are done."""
+    from tasks.store import parse_project
+    from tasks.tables import failures, status_rows
+
+    of = parse_project(project)
+    of.require()
+    console.table(f"{project}, branch {branch}", status_rows(of, branch))
+    for line in failures(of, branch):
+        console.out.print(line, markup=False)
+
+
+@app.command()
+def report(
+    project: ProjectArgument,
+    branch: BranchOption = "main",
+    out: Annotated[Path, typer.Option(help="folder of report.html and qc.csv")] = Path("report"),
+) -> None:
+    """Write an HTML report with tables, plots and slices, and qc.csv."""
+    from tasks.report import write_report
+    from tasks.store import parse_project
+
+    console.out.print(str(write_report(parse_project(project), branch, out)))
+
+
+@app.command()
+def export(
+    project: ProjectArgument,
+    to: Annotated[str, typer.Option(help="imod or mrc")],
+    out: Annotated[Path, typer.Option(help="folder; each series gets one of its own in it")],
+    series: SeriesOption = None,
+    branch: BranchOption = "main",
+) -> None:
+    """Write files for other programs."""
+    from flows.session import each
+    from tasks.export import export_series
+    from tasks.plan import chosen_series
+    from tasks.store import parse_project
+
+    of = parse_project(project)
+
+    def write(name: str) -> None:
+        for path in export_series(of, name, branch, to, out):
+            console.out.print(str(path), markup=False)
+
+    each(chosen_series(project, _names(series)), write)
+
+
+@app.command()
+def config(
+    preset: Annotated[str, typer.Option(help=" or ".join(PRESETS))] = "default",
+) -> None:
+    """Print all parameters as a commented YAML file."""
+    print(as_yaml(pipeline_from(preset, None, None)))
+
+
+@app.command()
+def prune(
+    project: ProjectArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="do it; otherwise only show them")] = False,
+) -> None:
+    """Remove the results that no branch reaches."""
+    from tasks.prune import prune as remove
+    from tasks.prune import prune_rows
+    from tasks.store import parse_project
+
+    of = parse_project(project)
+    of.require()
+    rows = prune_rows(of)
+    console.table("no branch reaches", rows)
+    if not rows:
+        console.out.print("nothing to remove")
+    elif yes:
+        console.out.print(f"{remove(of) / 1e6:.1f} MB freed")
+    else:
+        console.out.print("add --yes to remove them")
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path, typer.Argument(help="a new folder")] = Path("tiltflow-demo"),
+    seed: Annotated[int, typer.Option(help="changes everything that is random")] = 1,
+    cluster: ClusterOption = "auto",
+    workers: WorkersOption = None,
+    gpus: GpusOption = None,
+    memory: MemoryOption = None,
+) -> None:
+    """Simulate a small data set, process it, and compare with the truth."""
+    from flows.demo import demo as run_demo
+
+    run_demo(directory, seed, _execution(cluster, workers, gpus, memory))
+
+
+if __name__ == "__main__":
+    main()

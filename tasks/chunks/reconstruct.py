@@ -1,0 +1,114 @@
+"""Reconstruction of one part of a tomogram: filtered rows of a view, a slab, a coarser level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kernels import wbp
+from kernels.arrays import to_host
+from kernels.backproject import aligned_projection, backproject
+from kernels.fourier import Shape
+from kernels.geometry import View
+from kernels.resample import resample_view
+from tasks.chunks.device import on_device
+from tasks.parameters import ReconstructParameters
+from tasks.store import Result
+
+# Voxels hold thousandths of the beam's relative contrast per voxel: numbers near 1, so that
+# float16 keeps its eleven bits.
+SCALE = 1000.0
+
+
+def filter_view(
+    source: Result,
+    target: Result,
+    index: int,
+    place: int,
+    view: View,
+    pixel_size: float,
+    binning: int,
+    parameters: ReconstructParameters,
+) -> dict[str, Any]:
+    """Bring one view into the aligned frame as relative contrast, and filter its rows.
+
+    Parameters
+    ----------
+    source : Result
+        With images (view, y, x).
+    target : Result
+        With array rows (view, y, x) of the aligned, binned views.
+    index, place : int
+        Of the view in `source` and in `target`.
+    view : View
+    pixel_size : float
+        Of the images [Å].
+    binning : int
+    parameters : ReconstructParameters
+    """
+    image = np.asarray(source.images()[index])
+    mean = float(image.mean())
+    contrast = on_device((image / np.float32(mean) - np.float32(1)) * np.float32(SCALE))
+    rows = target.array("rows")
+    ny, nx = rows.shape[1:]
+    aligned = resample_view(contrast, view, pixel_size, (ny, nx), binning, fill=0.0)
+    padded = wbp.padded_width(nx)
+    row_filter = wbp.ramp(padded, parameters.radial_cutoff, parameters.radial_falloff)
+    if parameters.sirt_like_iterations:
+        row_filter = row_filter * wbp.sirt_like(padded, parameters.sirt_like_iterations)
+    if parameters.invert:
+        row_filter = -row_filter
+    rows[place] = to_host(wbp.filter_views(aligned, row_filter))
+    return {"mean": mean}
+
+
+def back_project_slab(
+    target: Result,
+    start: int,
+    stop: int,
+    views: Sequence[View],
+    voxel: float,
+    z_shift: float,
+) -> dict[str, Any]:
+    """Back-project rows `start` to `stop` of all views into those of level 0 of the tomogram."""
+    rows = on_device(np.asarray(target.array("rows")[:, start:stop]))
+    volume = target.array("0")
+    nz, ny, nx = volume.shape
+    projection = aligned_projection(
+        views, (nz, ny, nx), rows.shape[2], voxel, centre=(0.0, z_shift)
+    )
+    weights = wbp.angular_steps([view.tilt for view in views])
+    slab = backproject(rows, projection, (nz, stop - start, nx), weights=weights)
+    values = to_host(slab)
+    volume[:, start:stop] = values.astype(volume.dtype, copy=False)
+    return {
+        "sum": float(values.sum(dtype=np.float64)),
+        "squares": float(np.square(values, dtype=np.float64).sum()),
+        "minimum": float(values.min()),
+        "maximum": float(values.max()),
+    }
+
+
+def halve(target: Result, level: int, start: int, stop: int) -> dict[str, Any]:
+    """Average 2×2×2 voxels of the level above into rows `start` to `stop` of `level`."""
+    above, below = target.array(str(level - 1)), target.array(str(level))
+    nz, _, nx = below.shape
+    part = np.asarray(above[: 2 * nz, 2 * start : 2 * stop, : 2 * nx], dtype=np.float32)
+    blocks = part.reshape(nz, 2, stop - start, 2, nx, 2)
+    below[:, start:stop] = blocks.mean(axis=(1, 3, 5)).astype(below.dtype)
+    return {}
+
+
+def memory_of_view(shape: Shape, aligned: Shape) -> int:
+    """Return the most memory that `filter_view` takes [bytes]."""
+    return 100_000_000 + 4 * (6 * shape[0] * shape[1] + 8 * aligned[0] * aligned[1])
+
+
+def memory_of_rows(rows: int, views: int, nz: int, nx: int) -> int:
+    """Return the most memory that `back_project_slab` takes for `rows` rows [bytes].
+
+    The views' rows twice (once re-ordered), the slab twice (once in the stored number type).
+    """
+    return 100_000_000 + rows * nx * 4 * (2 * views + 2 * nz)

@@ -1,0 +1,281 @@
+"""Plots and pictures of the report, as data URIs of SVG and JPEG."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from math import ceil, floor, log10
+from statistics import median
+
+import matplotlib
+import matplotlib.image
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from tasks.record import TiltSeries, View
+from tasks.tables import ANGSTROM_PER_MICROMETRE
+
+# Distinct for all kinds of colour vision (Okabe and Ito 2008).
+BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#8a8f98"
+STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "grid.color": "#e6e8eb",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.markersize": 4.5,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "tiltflow",
+}
+SIZE = (5.6, 3.3)
+PICTURE_WIDTH = 480  # pixels
+PERCENTILES = (0.5, 99.5)  # of a picture's values, shown black and white
+SCALE_BARS = (1, 2, 5)
+
+Image = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """An image in the page: data URI, title, and what it shows, in words."""
+
+    uri: str
+    title: str
+    alt: str
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A grey-scale image in the page, with a scale bar of `bar_percent` of its width."""
+
+    uri: str
+    title: str
+    alt: str
+    bar_percent: float
+    bar_text: str
+
+
+def motion_plot(record: TiltSeries) -> Plot | None:
+    """Plot how far the specimen moved during each movie."""
+    known = [(view, view.motion) for view in record.views if view.motion is not None]
+    if not known:
+        return None
+    figure, axes = _axes("motion [Å]")
+    views = [view for view, _ in known]
+    for name, marker, colour, values in (
+        ("total", "o", BLUE, [motion.total for _, motion in known]),
+        ("first half", "^", ORANGE, [motion.early for _, motion in known]),
+        ("second half", "v", GREEN, [motion.late for _, motion in known]),
+    ):
+        _line(axes, views, values, name, marker, colour, lambda v: bool(v.motion.reliable))
+    axes.set_ylim(bottom=0)
+    axes.legend(ncols=3)
+    totals = {view.tilt_angle: motion.total for view, motion in known if view.excluded is None}
+    return Plot(_svg(figure), "Motion during each movie", _told("Motion", totals, "Å"))
+
+
+def trajectory_plot(record: TiltSeries, shifts: NDArray[np.float64]) -> Plot | None:
+    """Plot the path of the specimen during each movie, all panels on one scale.
+
+    Parameters
+    ----------
+    record : TiltSeries
+    shifts : (view, frame, 2)
+        y, x in pixels of the raw movie; NaN for frames left out.
+    """
+    paths = [s[np.isfinite(s).all(axis=1)] * record.acquisition.pixel_size for s in shifts]
+    extents = [np.ptp(path, axis=0).max() for path in paths if len(path) > 1]
+    if not extents:
+        return None
+    # One wild view must not shrink all others to dots; it leaves its panel.
+    half = max(0.5, 0.6 * float(np.percentile(extents, 90)))
+    columns = min(8, len(paths))
+    rows = ceil(len(paths) / columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11.2, 1.5 * rows + 0.1), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, view, path in zip(panels, record.views, paths, strict=False):
+            included = view.excluded is None
+            axes.set_title(f"{view.tilt_angle:.1f}°" + ("" if included else " ✕"), fontsize=9)
+            axes.set(xticks=[], yticks=[], aspect="equal", xlim=(-half, half), ylim=(-half, half))
+            for spine in axes.spines.values():
+                spine.set(visible=True, color="#d5d8dc")
+            if len(path):
+                y, x = (path - (path.max(axis=0) + path.min(axis=0)) / 2).T
+                colour = BLUE if included else GREY
+                axes.plot(x, y, color=colour, linewidth=1.2)
+                axes.plot(x[:1], y[:1], "o", color=ORANGE, markersize=4)
+        for axes in panels[len(paths) :]:
+            axes.set_visible(False)
+    return Plot(
+        _svg(figure),
+        f"Path of the specimen in each movie; panels are {2 * half:.1f} Å wide, ● is the start",
+        f"Small panels with the path of the specimen during each of {len(paths)} movies.",
+        wide=True,
+    )
+
+
+def ctf_plot(record: TiltSeries) -> Plot | None:
+    """Plot defocus along and across the astigmatism, and the resolution of the fit."""
+    known = [(view, view.ctf) for view in record.views if view.ctf is not None]
+    if not known:
+        return None
+    views = [view for view, _ in known]
+
+    def reliable(view: View) -> bool:
+        return view.ctf is not None and view.ctf.reliable
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(SIZE[0], 4.4), layout="constrained")
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        for name, marker, colour, values in (
+            ("U", "o", BLUE, [ctf.defocus_u for _, ctf in known]),
+            ("V", "s", ORANGE, [ctf.defocus_v for _, ctf in known]),
+        ):
+            micrometres = [value / ANGSTROM_PER_MICROMETRE for value in values]
+            _line(top, views, micrometres, f"defocus {name}", marker, colour, reliable)
+        top.set_ylabel("underfocus [µm]")
+        top.legend(ncols=2)
+        limits = [ctf.fit_resolution for _, ctf in known]
+        _line(bottom, views, limits, "", "D", GREEN, reliable)
+        bottom.set(xlabel="tilt angle [°]", ylabel="fit reaches [Å]")
+        bottom.invert_yaxis()
+    defoci = {
+        view.tilt_angle: ctf.defocus / ANGSTROM_PER_MICROMETRE
+        for view, ctf in known
+        if view.excluded is None
+    }
+    return Plot(
+        _svg(figure), "Defocus, and how far the fit reaches", _told("Defocus", defoci, "µm")
+    )
+
+
+def shift_plot(record: TiltSeries) -> Plot | None:
+    """Plot where the specimen's origin appears in each view."""
+    known = [(view, view.geometry) for view in record.views if view.geometry is not None]
+    if not known:
+        return None
+    figure, axes = _axes("shift [nm]")
+    views = [view for view, _ in known]
+    _line(axes, views, [geometry.shift_x / 10 for _, geometry in known], "x", "o", BLUE)
+    _line(axes, views, [geometry.shift_y / 10 for _, geometry in known], "y", "s", ORANGE)
+    axes.legend(ncols=2)
+    lengths = {
+        view.tilt_angle: float(np.hypot(geometry.shift_x, geometry.shift_y)) / 10
+        for view, geometry in known
+    }
+    return Plot(_svg(figure), "Shifts found by the alignment", _told("Shift", lengths, "nm"))
+
+
+def intensity_plot(record: TiltSeries, means: Sequence[float]) -> Plot:
+    """Plot the mean of each motion-corrected image; excluded views are grey crosses."""
+    figure, axes = _axes("mean intensity")
+    _line(axes, record.views, means, "", "o", BLUE)
+    axes.set_ylim(bottom=min(0.0, *means))
+    values = {view.tilt_angle: mean for view, mean in zip(record.views, means, strict=True)}
+    return Plot(_svg(figure), "Mean intensity of the views", _told("Mean intensity", values, ""))
+
+
+def picture(image: Image, pixel_size: float, title: str, alt: str) -> Picture:
+    """Return a picture of an image (y, x), first row at the bottom, at most 480 pixels wide.
+
+    Parameters
+    ----------
+    image : (ny, nx)
+    pixel_size : float
+        [Å]
+    title, alt : str
+        Under it, and for those who cannot see it.
+    """
+    small = shrunk(image, PICTURE_WIDTH)
+    low, high = np.percentile(small, PERCENTILES)
+    buffer = BytesIO()
+    matplotlib.image.imsave(
+        buffer,
+        small,
+        vmin=low,
+        vmax=max(high, low + 1e-6),
+        cmap="gray",
+        origin="lower",
+        format="jpeg",
+        pil_kwargs={"quality": 82},
+    )
+    width = image.shape[1] * pixel_size / 10
+    length = scale_bar(width)
+    text = f"{length:g} nm" if length < 1000 else f"{length / 1000:g} µm"
+    return Picture(_uri(buffer, "image/jpeg"), title, alt, 100 * length / width, text)
+
+
+def shrunk(image: Image, widest: int) -> Image:
+    """Return an image (y, x) averaged over blocks until its longer side is ≤ `widest`."""
+    factor = ceil(max(image.shape) / widest)
+    ny, nx = (n // factor for n in image.shape)
+    blocks = image[: ny * factor, : nx * factor].reshape(ny, factor, nx, factor)
+    return blocks.mean(axis=(1, 3), dtype=np.float32)
+
+
+def scale_bar(width: float) -> float:
+    """Return the longest of 1, 2, 5, 10, … that is at most a third of `width`."""
+    power = 10.0 ** floor(log10(width / 3))
+    return max(step * power for step in SCALE_BARS if step * power <= width / 3)
+
+
+def _axes(label: str) -> tuple[Figure, Axes]:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.subplots()
+        axes.set(xlabel="tilt angle [°]", ylabel=label)
+    return figure, axes
+
+
+def _line(
+    axes: Axes,
+    views: Sequence[View],
+    values: Sequence[float],
+    name: str,
+    marker: str,
+    colour: str,
+    reliable: Callable[[View], bool] = lambda view: True,
+) -> None:
+    """Plot values against tilt: hollow where not reliable, a grey cross where excluded."""
+    points = [(v.tilt_angle, y, v) for v, y in zip(views, values, strict=True) if np.isfinite(y)]
+    used = [(x, y) for x, y, view in points if view.excluded is None]
+    sound = [(x, y) for x, y, view in points if view.excluded is None and reliable(view)]
+    out = [(x, y) for x, y, view in points if view.excluded is not None]
+    if used:
+        axes.plot(*zip(*used, strict=True), color=colour, linewidth=1, alpha=0.5)
+        hollow = {"marker": marker, "linestyle": "none", "color": colour}
+        axes.plot(*zip(*used, strict=True), **hollow, markerfacecolor="white", label=name or None)
+    if sound:
+        axes.plot(*zip(*sound, strict=True), marker=marker, linestyle="none", color=colour)
+    if out:
+        axes.plot(*zip(*out, strict=True), marker="x", linestyle="none", color=GREY)
+
+
+def _told(what: str, values: dict[float, float], unit: str) -> str:
+    finite = {angle: value for angle, value in values.items() if np.isfinite(value)}
+    if not finite:
+        return f"{what} against tilt angle: no values."
+    most = max(finite, key=lambda angle: finite[angle])
+    middle, largest = (f"{v:.3g} {unit}".strip() for v in (median(finite.values()), finite[most]))
+    return f"{what} against tilt angle: median {middle}, largest {largest} at {most:.0f}°."
+
+
+def _svg(figure: Figure) -> str:
+    buffer = BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return _uri(buffer, "image/svg+xml")
+
+
+def _uri(buffer: BytesIO, kind: str) -> str:
+    return f"data:{kind};base64,{b64encode(buffer.getvalue()).decode()}"

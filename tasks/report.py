@@ -1,0 +1,230 @@
+"""The report of a project: one HTML page without anything outside of it, and qc.csv beside it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from tasks import plots
+from tasks.errors import NotThere
+from tasks.formats.files import write_text
+from tasks.record import TiltSeries
+from tasks.steps import STEPS
+from tasks.store import Result, Series, parse_project
+from tasks.tables import current_result, project_rows, qc_rows, series_rows, status_rows
+
+SLAB = 50.0  # Å of a tomogram that are averaged for a picture of its middle
+
+
+def write_report(project: str, branch: str, out: Path) -> Path:
+    """Write the report of a branch of a project, and the figures of all views as qc.csv.
+
+    Parameters
+    ----------
+    project, branch
+        What to report on.
+    out : Path
+        The page, if its name ends in .html, or the folder for report.html.
+
+    Returns
+    -------
+    Path
+        The page. ``qc.csv`` lies beside it.
+
+    Raises
+    ------
+    NotThere
+        If the project, its series, or the branch does not exist.
+    """
+    of = parse_project(project)
+    all_series = [of.series(name) for name in of.series_names()]
+    if not all_series:
+        raise NotThere(f"{project}: holds no series: import some with `tiltflow import`")
+    if branch != "main" and not any(branch in series.branches() for series in all_series):
+        raise NotThere(f"{project}: no series has a branch {branch!r}")
+    out = Path(out).expanduser()
+    page = out if out.suffix.lower() in {".html", ".htm"} else out / "report.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    states, reasons = status_rows(project, branch)
+    text = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            project=project.rstrip("/").rpartition("/")[2],
+            branch=branch,
+            now=datetime.now(UTC),
+            version=version("tiltflow"),
+            summary=project_rows(project, branch),
+            states=states,
+            reasons=reasons,
+            all_series=[_chapter(series, branch) for series in all_series],
+        )
+    )
+    write_text(page, text)
+    rows = [row for series in all_series for row in qc_rows(series, branch)]
+    write_text(page.with_name("qc.csv"), _csv(rows))
+    return page
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tasks"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["shown"] = shown
+    environment.tests["figure"] = lambda value: (
+        isinstance(value, int | float) and not isinstance(value, bool)
+    )
+    return environment
+
+
+def shown(value: Any) -> str:
+    """Return a table's value as people read it: five digits, yes or no, – for nothing."""
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.5g}".replace("-", "−") if math.isfinite(value) else "–"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {shown(part)}" for key, part in value.items()) or "–"
+    return str(value)
+
+
+def _chapter(series: Series, branch: str) -> dict[str, Any]:
+    record = series.record(branch)
+    results = {step: current_result(series, branch, step) for step in STEPS}
+    return {
+        "name": series.name,
+        "record": record,
+        "excluded": [(i, view) for i, view in enumerate(record.views, 1) if view.excluded],
+        "axis": _axis(record),
+        "notes": _notes(record),
+        "views": series_rows(record),
+        "steps": [
+            _step(result, result.attributes()) for result in results.values() if result is not None
+        ],
+        "plots": _plots(record, results["motion"]),
+        "pictures": _views(record, results["motion"]),
+        "slices": _slices(results["reconstruct"]),
+    }
+
+
+def _axis(record: TiltSeries) -> float | None:
+    axes = [v.geometry.axis for v in record.views if v.geometry and v.excluded is None]
+    return float(np.median(axes)) if axes else None
+
+
+def _notes(record: TiltSeries) -> list[str]:
+    """Return what a user should look at, one line each."""
+    notes = [
+        f"{line.field}: {line.value} ({line.source}), but {line.conflict}"
+        for line in record.import_report
+        if line.conflict
+    ]
+    used = [view for view in record.views if view.excluded is None]
+    for what, views in (
+        ("motion could not be measured", [v for v in used if v.motion and not v.motion.reliable]),
+        ("CTF is taken from the other views", [v for v in used if v.ctf and not v.ctf.reliable]),
+    ):
+        if views:
+            notes.append(f"{what}: {', '.join(f'{view.tilt_angle:.1f}°' for view in views)}")
+    return notes
+
+
+def _step(result: Result, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    started, ended = (datetime.fromisoformat(attributes[name]) for name in ("started", "ended"))
+    return {
+        "name": result.step,
+        "about": STEPS[result.step].about,
+        "key": result.key,
+        "message": attributes["message"],
+        "parameters": attributes["parameters"],
+        "software": attributes["software"],
+        "seconds": (ended - started).total_seconds(),
+        "ended": ended,
+        "table": attributes["table"],
+    }
+
+
+def _plots(record: TiltSeries, motion: Result | None) -> list[plots.Plot]:
+    drawn = [plots.motion_plot(record), plots.ctf_plot(record), plots.shift_plot(record)]
+    if motion is not None:
+        drawn.append(plots.intensity_plot(record, motion.attributes()["means"]))
+        drawn.append(plots.trajectory_plot(record, np.asarray(motion.array("shifts")[:])))
+    return [plot for plot in drawn if plot is not None]
+
+
+def _views(record: TiltSeries, motion: Result | None) -> list[plots.Picture]:
+    """Return pictures of the views at lowest and highest tilt, and of one left out."""
+    if motion is None:
+        return []
+    views, included = record.views, record.included
+    chosen: dict[int, str] = {}
+    if included:
+        chosen[min(included, key=lambda i: abs(views[i].tilt_angle))] = "lowest tilt"
+        chosen.setdefault(max(included, key=lambda i: abs(views[i].tilt_angle)), "highest tilt")
+    out = [i for i, view in enumerate(views) if view.excluded is not None]
+    if out:
+        chosen[out[0]] = f"left out ({views[out[0]].excluded})"
+    images = motion.images()
+    pixel = record.acquisition.pixel_size * float(motion.attributes()["parameters"]["binning"])
+    return [
+        plots.picture(
+            np.asarray(images[i]),
+            pixel,
+            f"View {i + 1}, {views[i].tilt_angle:.1f}°: {what}",
+            f"Motion-corrected image of {record.name} at {views[i].tilt_angle:.1f}°, {what}.",
+        )
+        for i, what in chosen.items()
+    ]
+
+
+def _slices(tomogram: Result | None) -> list[plots.Picture]:
+    """Return pictures of a tomogram's three central planes."""
+    if tomogram is None:
+        return []
+    names = [name for name in tomogram.series.project.names(tomogram.path) if name.isdigit()]
+    arrays = [tomogram.array(name) for name in sorted(names, key=int)]
+    small = (array for array in arrays if max(array.shape) <= 2 * plots.PICTURE_WIDTH)
+    volume = next(small, arrays[-1])
+    voxel = tomogram.attributes()["pixel_size"] * arrays[0].shape[2] / volume.shape[2]
+    pictures = []
+    for plane, axis in (("XY", 0), ("XZ", 1), ("YZ", 2)):
+        n = volume.shape[axis]
+        depth = min(n, max(1, round(SLAB / voxel)))
+        first = (n - depth) // 2
+        where = [slice(None)] * 3
+        where[axis] = slice(first, first + depth)
+        mean = np.asarray(volume[tuple(where)]).mean(axis=axis, dtype=np.float32)
+        pictures.append(
+            plots.picture(
+                mean,
+                voxel,
+                f"{plane}: mean of the middle {depth * voxel / 10:.1f} nm",
+                f"Central {plane} slice of the tomogram of {tomogram.series.name}.",
+            )
+        )
+    return pictures
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()})
+    return text.getvalue()

@@ -36,7 +36,7 @@ STYLE = {
     "svg.hashsalt": "tiltflow",
 }
 SIZE = (5.6, 3.3)
-PICTURE_WIDTH = 480  # pixels
+PICTURE_WIDTH = 560  # pixels
 PERCENTILES = (0.5, 99.5)  # of a picture's values, shown black and white
 SCALE_BARS = (1, 2, 5)
 
@@ -78,7 +78,7 @@ def motion_plot(record: TiltSeries) -> Plot | None:
     ):
         _line(axes, views, values, name, marker, colour, lambda v: bool(v.motion.reliable))
     axes.set_ylim(bottom=0)
-    axes.legend(ncols=3)
+    _legend(axes)
     totals = {view.tilt_angle: motion.total for view, motion in known if view.excluded is None}
     return Plot(_svg(figure), "Motion during each movie", _told("Motion", totals, "Å"))
 
@@ -105,7 +105,7 @@ def trajectory_plot(record: TiltSeries, shifts: NDArray[np.float64]) -> Plot | N
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, view, path in zip(panels, record.views, paths, strict=False):
             included = view.excluded is None
-            axes.set_title(f"{view.tilt_angle:.1f}°" + ("" if included else " ✕"), fontsize=9)
+            axes.set_title(angle(view.tilt_angle) + ("" if included else " ✕"), fontsize=9)
             axes.set(xticks=[], yticks=[], aspect="equal", xlim=(-half, half), ylim=(-half, half))
             for spine in axes.spines.values():
                 spine.set(visible=True, color="#d5d8dc")
@@ -144,7 +144,7 @@ def ctf_plot(record: TiltSeries) -> Plot | None:
             micrometres = [value / ANGSTROM_PER_MICROMETRE for value in values]
             _line(top, views, micrometres, f"defocus {name}", marker, colour, reliable)
         top.set_ylabel("underfocus [µm]")
-        top.legend(ncols=2)
+        _legend(top)
         limits = [ctf.fit_resolution for _, ctf in known]
         _line(bottom, views, limits, "", "D", GREEN, reliable)
         bottom.set(xlabel="tilt angle [°]", ylabel="fit reaches [Å]")
@@ -168,7 +168,7 @@ def shift_plot(record: TiltSeries) -> Plot | None:
     views = [view for view, _ in known]
     _line(axes, views, [geometry.shift_x / 10 for _, geometry in known], "x", "o", BLUE)
     _line(axes, views, [geometry.shift_y / 10 for _, geometry in known], "y", "s", ORANGE)
-    axes.legend(ncols=2)
+    _legend(axes)
     lengths = {
         view.tilt_angle: float(np.hypot(geometry.shift_x, geometry.shift_y)) / 10
         for view, geometry in known
@@ -186,7 +186,7 @@ def intensity_plot(record: TiltSeries, means: Sequence[float]) -> Plot:
 
 
 def picture(image: Image, pixel_size: float, title: str, alt: str) -> Picture:
-    """Return a picture of an image (y, x), first row at the bottom, at most 480 pixels wide.
+    """Return a picture of an image (y, x), first row at the bottom, 560 pixels wide at most.
 
     Parameters
     ----------
@@ -223,6 +223,11 @@ def shrunk(image: Image, widest: int) -> Image:
     return blocks.mean(axis=(1, 3), dtype=np.float32)
 
 
+def angle(degrees: float) -> str:
+    """Return an angle for people: one decimal, a real minus sign, no minus before 0.0."""
+    return f"{round(degrees, 1) + 0.0:.1f}°".replace("-", "−")
+
+
 def scale_bar(width: float) -> float:
     """Return the longest of 1, 2, 5, 10, … that is at most a third of `width`."""
     power = 10.0 ** floor(log10(width / 3))
@@ -253,21 +258,24 @@ def _line(
     out = [(x, y) for x, y, view in points if view.excluded is not None]
     if used:
         axes.plot(*zip(*used, strict=True), color=colour, linewidth=1, alpha=0.5)
-        hollow = {"marker": marker, "linestyle": "none", "color": colour}
-        axes.plot(*zip(*used, strict=True), **hollow, markerfacecolor="white", label=name or None)
-    if sound:
-        axes.plot(*zip(*sound, strict=True), marker=marker, linestyle="none", color=colour)
+        axes.plot(*zip(*used, strict=True), marker, color=colour, markerfacecolor="white")
+    axes.plot([x for x, _ in sound], [y for _, y in sound], marker, color=colour, label=name)
     if out:
-        axes.plot(*zip(*out, strict=True), marker="x", linestyle="none", color=GREY)
+        axes.plot(*zip(*out, strict=True), "x", color=GREY)
+
+
+def _legend(axes: Axes) -> None:
+    # Above the axes, where it hides no point.
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0.2)
 
 
 def _told(what: str, values: dict[float, float], unit: str) -> str:
-    finite = {angle: value for angle, value in values.items() if np.isfinite(value)}
+    finite = {tilt: value for tilt, value in values.items() if np.isfinite(value)}
     if not finite:
         return f"{what} against tilt angle: no values."
-    most = max(finite, key=lambda angle: finite[angle])
+    most = max(finite, key=lambda tilt: finite[tilt])
     middle, largest = (f"{v:.3g} {unit}".strip() for v in (median(finite.values()), finite[most]))
-    return f"{what} against tilt angle: median {middle}, largest {largest} at {most:.0f}°."
+    return f"{what} against tilt angle: median {middle}, largest {largest} at {angle(most)}."
 
 
 def _svg(figure: Figure) -> str:

@@ -84,6 +84,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["shown"] = shown
+    environment.filters["angle"] = plots.angle
     environment.tests["figure"] = lambda value: (
         isinstance(value, int | float) and not isinstance(value, bool)
     )
@@ -140,7 +141,7 @@ def _notes(record: TiltSeries) -> list[str]:
         ("CTF is taken from the other views", [v for v in used if v.ctf and not v.ctf.reliable]),
     ):
         if views:
-            notes.append(f"{what}: {', '.join(f'{view.tilt_angle:.1f}°' for view in views)}")
+            notes.append(f"{what}: {', '.join(plots.angle(view.tilt_angle) for view in views)}")
     return notes
 
 
@@ -185,8 +186,8 @@ def _views(record: TiltSeries, motion: Result | None) -> list[plots.Picture]:
         plots.picture(
             np.asarray(images[i]),
             pixel,
-            f"View {i + 1}, {views[i].tilt_angle:.1f}°: {what}",
-            f"Motion-corrected image of {record.name} at {views[i].tilt_angle:.1f}°, {what}.",
+            f"View {i + 1}, {plots.angle(views[i].tilt_angle)}: {what}",
+            f"Image of {record.name} at {plots.angle(views[i].tilt_angle)}, {what}.",
         )
         for i, what in chosen.items()
     ]
@@ -213,7 +214,8 @@ def _slices(tomogram: Result | None) -> list[plots.Picture]:
             plots.picture(
                 mean,
                 voxel,
-                f"{plane}: mean of the middle {depth * voxel / 10:.1f} nm",
+                f"{plane} ({plane[0].lower()} right, {plane[1].lower()} up), "
+                f"mean of the middle {depth * voxel / 10:.1f} nm",
                 f"Central {plane} slice of the tomogram of {tomogram.series.name}.",
             )
         )

@@ -114,7 +114,7 @@ def status_rows(project: str, branch: str = "main") -> tuple[list[Row], list[str
         states = {step: plan[step].state if step in plan else "" for step in STEPS}
         rows.append({"series": name, **states})
         reasons += [
-            f"{name}: {step} failed: {planned.why}"
+            f"{name}: {step} failed: {planned.why.removeprefix(f'{name}: ')}"
             for step, planned in plan.items()
             if planned.state == "failed"
         ]

@@ -174,7 +174,7 @@ class FakeRun:
         result = self.begin("reconstruct")
         volume = np.random.default_rng(3).normal(size=shape).astype("float32")
         for level, values in enumerate((volume, volume[::2, ::2, ::2])):
-            chunks = tuple(min(16, n) for n in values.shape)
+            chunks = tuple(min(64, n) for n in values.shape)
             result.create_array(str(level), values.shape, chunks)[:] = values
         parameters = self.pipeline.reconstruct
         return self.finish(

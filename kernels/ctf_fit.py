@@ -44,7 +44,7 @@ class CtfSearch:
     min_defocus: float = 5000.0
     max_defocus: float = 50000.0
     step: float = 500.0
-    astigmatism_tolerance: float = 500.0
+    astigmatism_tolerance: float = 1000.0
 
     def __post_init__(self) -> None:
         if not self.min_resolution > self.max_resolution > 0:

@@ -1,0 +1,226 @@
+"""Resample a raw view into the aligned frame: one cubic B-spline interpolation."""
+
+from __future__ import annotations
+
+from math import pi
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+from kernels.arrays import Array, asarray_like, is_numpy, namespace
+from kernels.fourier import Shape, bin_images, binned_shape, irfft2, rfft2
+from kernels.geometry import View, in_plane_rotation
+
+ONE, THREE, FOUR, SIX, SIXTH = (np.float32(value) for value in (1, 3, 4, 6, 1 / 6))
+
+
+def resample_view(
+    image: Array,
+    view: View,
+    pixel_size: float,
+    out_shape: Shape,
+    binning: float = 1.0,
+    fill: float | None = None,
+) -> Array:
+    """Resample a raw image into the aligned frame, where the tilt axis runs along y.
+
+    The aligned pixel (iy, ix) stands for (x′, y′) = (ix − nx // 2, iy − ny // 2) · binning ·
+    `pixel_size` and takes its value from the raw image at ``raw_from_aligned((x′, y′), view)``.
+
+    Parameters
+    ----------
+    image : (ny, nx) float32
+    view : View
+        Its axis, magnification and shift are used.
+    pixel_size : float
+        Of `image` [Å].
+    out_shape : (ny, nx)
+        Of the aligned image.
+    binning : float
+        Raw pixels per aligned pixel. The raw image is first reduced by Fourier cropping.
+    fill : float, optional
+        Value outside of the raw image; the image's mean by default.
+
+    Returns
+    -------
+    (out ny, out nx) float32
+    """
+    matrix, offset = sampling(view, pixel_size, image.shape[-2:], out_shape, binning)
+    return resample(bin_images(image, binning), matrix, offset, out_shape, fill)
+
+
+def sampling(
+    view: View, pixel_size: float, shape: Shape, out_shape: Shape, binning: float = 1.0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return matrix and offset that take aligned indices (iy, ix) to binned raw indices.
+
+    Parameters
+    ----------
+    view : View
+    pixel_size : float
+        Of the raw image [Å].
+    shape, out_shape : (ny, nx)
+        Of the raw image and of the aligned image.
+    binning : float
+        Raw pixels per aligned pixel.
+
+    Returns
+    -------
+    matrix : (2, 2) float64
+        Raw index = matrix @ aligned index + offset, both (y, x).
+    offset : (2,) float64
+    """
+    new, _ = binned_shape(shape, binning)
+    # geometry speaks (x, y), arrays (y, x): both axes of the matrix are reversed.
+    matrix = (in_plane_rotation(view.axis) * view.magnification)[::-1, ::-1]
+    shift = np.array([view.shift_y, view.shift_x]) / (pixel_size * binning)
+    centre, out_centre = (np.array([n // 2 for n in s], dtype=np.float64) for s in (new, out_shape))
+    return matrix, centre + shift - matrix @ out_centre
+
+
+def resample(
+    image: Array,
+    matrix: ArrayLike,
+    offset: ArrayLike,
+    out_shape: Shape,
+    fill: float | None = None,
+) -> Array:
+    """Interpolate an image at ``matrix @ (iy, ix) + offset`` by cubic B-splines.
+
+    Parameters
+    ----------
+    image : (ny, nx) float32
+    matrix : (2, 2)
+        Acts on (y, x) indices of the result.
+    offset : (2,)
+        Index (y, x) in `image` of the result's pixel (0, 0).
+    out_shape : (ny, nx)
+    fill : float, optional
+        Value of pixels that fall outside of `image`; its mean by default.
+
+    Returns
+    -------
+    out_shape float32
+
+    Notes
+    -----
+    The prefilter is a division in Fourier space, so that the spline passes through the pixels;
+    it keeps 0.98 of the amplitude at 0.35 cycles per pixel, linear interpolation 0.65 [1]_.
+
+    References
+    ----------
+    .. [1] M. Unser, IEEE Signal Processing Magazine 16(6):22 (1999), doi:10.1109/79.799930
+    """
+    if image.ndim != 2:
+        raise ValueError(f"image has {image.ndim} axes, expected 2: (ny, nx)")
+    xp = namespace(image)
+    host_matrix = np.asarray(matrix, dtype=np.float64)
+    host_offset = np.asarray(offset, dtype=np.float64)
+    outside = float(xp.mean(image)) if fill is None else float(fill)
+    coefficients = spline_coefficients(image)
+    if is_numpy(image):
+        out = np.empty(out_shape, dtype=np.float32)
+        _sample(coefficients, host_matrix, host_offset, np.float32(outside), out)
+        return out
+    return sample_reference(coefficients, host_matrix, host_offset, out_shape, outside)
+
+
+def spline_coefficients(image: Array) -> Array:
+    """Return the periodic cubic B-spline coefficients (ny, nx) of an image (ny, nx)."""
+    ny, nx = image.shape
+    y = (2 + np.cos(2 * pi * scipy.fft.fftfreq(ny)[:, None])) / 3
+    x = (2 + np.cos(2 * pi * scipy.fft.rfftfreq(nx)[None, :])) / 3
+    return irfft2(rfft2(image) * asarray_like((1 / (y * x)).astype(np.float32), image), (ny, nx))
+
+
+def sample_reference(
+    coefficients: Array,
+    matrix: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    out_shape: Shape,
+    fill: float,
+) -> Array:
+    """Evaluate a spline in any array namespace: the reference of the compiled body.
+
+    Parameters
+    ----------
+    coefficients : (ny, nx) float32
+        From `spline_coefficients`.
+    matrix, offset, out_shape, fill
+        As in `resample`.
+    """
+    xp = namespace(coefficients)
+    ny, nx = coefficients.shape
+    # Positions in double precision on the host: float32 is only good to 1e-4 px at 2000 px.
+    rows, columns = np.indices(out_shape, dtype=np.float64)
+    y = matrix[0, 0] * rows + matrix[0, 1] * columns + offset[0]
+    x = matrix[1, 0] * rows + matrix[1, 1] * columns + offset[1]
+    inside = (y >= 0) & (y <= ny - 1) & (x >= 0) & (x <= nx - 1)
+    iy, ix = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
+    weights_y, weights_x = _weights(y - iy), _weights(x - ix)
+    flat = xp.reshape(coefficients, (-1,))
+    total = asarray_like(np.zeros(rows.size, dtype=np.float32), coefficients)
+    for j in range(4):
+        for i in range(4):
+            index = ((iy + j - 1) % ny) * nx + (ix + i - 1) % nx
+            weight = (weights_y[j] * weights_x[i]).astype(np.float32)
+            values = xp.take(flat, asarray_like(index.ravel(), coefficients), axis=0)
+            total = total + values * asarray_like(weight.ravel(), coefficients)
+    kept = asarray_like(inside.ravel(), coefficients)
+    outside = asarray_like(np.full(rows.size, fill, dtype=np.float32), coefficients)
+    return xp.reshape(xp.where(kept, total, outside), out_shape)
+
+
+def _weights(t: Any) -> tuple[Any, Any, Any, Any]:
+    """Return the cubic B-spline at distances 1 + t, t, 1 − t, 2 − t."""
+    # Constants in float32, or the compiled body would work in double precision.
+    s = ONE - t
+    return (
+        SIXTH * s * s * s,
+        SIXTH * (FOUR - t * t * (SIX - THREE * t)),
+        SIXTH * (FOUR - s * s * (SIX - THREE * s)),
+        SIXTH * t * t * t,
+    )
+
+
+_compiled_weights = njit(inline="always")(_weights)
+
+
+# One thread: the views of a series are spread over workers, and the loop lets others run.
+@njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+def _sample(coefficients: Any, matrix: Any, offset: Any, fill: Any, out: Any) -> None:
+    ny, nx = coefficients.shape
+    for row in range(out.shape[0]):
+        for column in range(out.shape[1]):
+            y = matrix[0, 0] * row + matrix[0, 1] * column + offset[0]
+            x = matrix[1, 0] * row + matrix[1, 1] * column + offset[1]
+            if not (0 <= y <= ny - 1 and 0 <= x <= nx - 1):
+                out[row, column] = fill
+                continue
+            iy, ix = int(y), int(x)
+            y0, y1, y2, y3 = _compiled_weights(np.float32(y - iy))
+            x0, x1, x2, x3 = _compiled_weights(np.float32(x - ix))
+            if 1 <= ix < nx - 2 and 1 <= iy < ny - 2:
+                total = np.float32(0)
+                a = coefficients[iy - 1]
+                total += y0 * (x0 * a[ix - 1] + x1 * a[ix] + x2 * a[ix + 1] + x3 * a[ix + 2])
+                a = coefficients[iy]
+                total += y1 * (x0 * a[ix - 1] + x1 * a[ix] + x2 * a[ix + 1] + x3 * a[ix + 2])
+                a = coefficients[iy + 1]
+                total += y2 * (x0 * a[ix - 1] + x1 * a[ix] + x2 * a[ix + 1] + x3 * a[ix + 2])
+                a = coefficients[iy + 2]
+                total += y3 * (x0 * a[ix - 1] + x1 * a[ix] + x2 * a[ix + 1] + x3 * a[ix + 2])
+            else:
+                total = np.float32(0)
+                for j, weight in enumerate((y0, y1, y2, y3)):
+                    a = coefficients[(iy + j - 1) % ny]
+                    total += weight * (
+                        x0 * a[(ix - 1) % nx]
+                        + x1 * a[ix]
+                        + x2 * a[(ix + 1) % nx]
+                        + x3 * a[(ix + 2) % nx]
+                    )
+            out[row, column] = total

@@ -70,7 +70,7 @@ def export_series(
     project: str,
     series: str,
     branch: str,
-    to: Target,
+    to: str,
     out: Path,
     say: Say = lambda line: None,
 ) -> list[Path]:

@@ -120,6 +120,7 @@ def _chapter(series: Series, branch: str) -> dict[str, Any]:
         "plots": _plots(record, results["motion"]),
         "pictures": _views(record, results["motion"]),
         "slices": _slices(results["reconstruct"]),
+        "flat": _is_flat(results["reconstruct"]),
     }
 
 
@@ -131,7 +132,7 @@ def _axis(record: TiltSeries) -> float | None:
 def _notes(record: TiltSeries) -> list[str]:
     """Return what a user should look at, one line each."""
     notes = [
-        f"{line.field}: {line.value} ({line.source}), but {line.conflict}"
+        f"{line.field}: {line.value} ({line.source}); {line.conflict}"
         for line in record.import_report
         if line.conflict
     ]
@@ -220,6 +221,14 @@ def _slices(tomogram: Result | None) -> list[plots.Picture]:
             )
         )
     return pictures
+
+
+def _is_flat(tomogram: Result | None) -> bool:
+    """Tell whether the XZ and YZ slices, one above the other, fit beside the XY slice."""
+    if tomogram is None:
+        return False
+    z, y, x = tomogram.attributes()["shape"]
+    return bool(2 * z < min(y, x))
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

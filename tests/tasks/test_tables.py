@@ -60,6 +60,7 @@ def test_status_tells_done_stale_failed_and_to_do(fake_run) -> None:  # type: ig
 def test_steps_add_their_own_columns_to_the_figures(fake_run) -> None:  # type: ignore[no-untyped-def]
     run = fake_run()
     run.motion()
+    run.exclude()
     run.finish(
         "erase",
         table=[{"view": 2, "hits": 11, "depth [e/Å²]": 1.5}, {"sum": 3}, {"view": 99, "hits": 0}],

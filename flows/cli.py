@@ -7,13 +7,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from flows import console
 from flows.options import PRESETS, as_yaml, options_of, pipeline_from, validated
-from tasks.errors import UserError, one_line
+from tasks.errors import UserError, WrongParameter, one_line
 from tasks.formats.errors import FormatError
 from tasks.parameters import Execution, ImportParameters, Pipeline
 from tasks.steps import STEPS
@@ -79,29 +79,27 @@ def _execution(
     return validated(Execution, values)
 
 
-def _run_flow(flow: Callable[..., Any], *arguments: Any) -> None:
+def _run_flow(flow: Callable[..., Any], *arguments: Any) -> Any:
     """Run a flow in this process, on Prefect's embedded server unless one is configured."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     # Without this, every flow run ends with a second of waiting for its heartbeat's thread.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), console.following():
-        flow(*arguments)
+        return flow(*arguments)
 
 
 @app.command("import")
 @options_of(ImportParameters)
 def import_command(project: ProjectArgument, parameters: ImportParameters) -> None:
     """Import tilt-series movies that mdoc files describe."""
-    from flows.session import import_movies
-    from tasks.store import parse_project
-    from tasks.tables import import_rows
+    from flows.session import SomeSeriesFailed, import_movies
 
     try:
-        _run_flow(import_movies, project, parameters)
-    finally:
-        if parse_project(project).exists():
-            for title, rows in import_rows(parse_project(project)):
-                console.table(title, rows)
+        records = _run_flow(import_movies, project, parameters)
+    except SomeSeriesFailed as failed:
+        console.import_reports(failed.done)
+        raise
+    console.import_reports(records)
 
 
 @app.command()
@@ -122,15 +120,14 @@ def run(
     memory: MemoryOption = None,
 ) -> None:
     """Take the series to tomograms: every step that is not done."""
-    from flows.session import session as run_session
-    from tasks.errors import WrongParameter
-
     pipeline = pipeline_from(preset, config, set_)
     if until is not None and until not in STEPS:
         raise WrongParameter(f"--until {until}: there are {', '.join(STEPS)}")
     if dry_run or _nothing_to_do(project, pipeline, _names(series), branch, until):
         _print_plan(project, pipeline, _names(series), branch, until, dry_run)
         return
+    from flows.session import session as run_session
+
     execution = _execution(cluster, workers, gpus, memory)
     _run_flow(run_session, project, pipeline, _names(series), branch, until, execution)
 
@@ -220,13 +217,11 @@ def show(
     from tasks.store import parse_project
     from tasks.tables import project_rows, series_rows
 
-    of = parse_project(project)
-    of.require()
     if series is None:
-        rows = project_rows(of, branch)
+        rows = project_rows(project, branch)
         print(json.dumps(rows, indent=1)) if as_json else console.table(project, rows)
         return
-    record = of.series(series).record(branch)
+    record = parse_project(project).series(series).record(branch)
     if as_json:
         print(record.model_dump_json(indent=1))
     else:
@@ -236,13 +231,11 @@ def show(
 @app.command()
 def status(project: ProjectArgument, branch: BranchOption = "main") -> None:
     """Show which steps of which series are done."""
-    from tasks.store import parse_project
-    from tasks.tables import failures, status_rows
+    from tasks.tables import status_rows
 
-    of = parse_project(project)
-    of.require()
-    console.table(f"{project}, branch {branch}", status_rows(of, branch))
-    for line in failures(of, branch):
+    rows, reasons = status_rows(project, branch)
+    console.table(f"{project}, branch {branch}", rows)
+    for line in reasons:
         console.out.print(line, markup=False)
 
 
@@ -254,15 +247,14 @@ def report(
 ) -> None:
     """Write an HTML report with tables, plots and slices, and qc.csv."""
     from tasks.report import write_report
-    from tasks.store import parse_project
 
-    console.out.print(str(write_report(parse_project(project), branch, out)))
+    console.out.print(str(write_report(project, branch, out)), markup=False)
 
 
 @app.command()
 def export(
     project: ProjectArgument,
-    to: Annotated[str, typer.Option(help="imod or mrc")],
+    to: Annotated[Literal["imod", "mrc"], typer.Option(help="the program")],
     out: Annotated[Path, typer.Option(help="folder; each series gets one of its own in it")],
     series: SeriesOption = None,
     branch: BranchOption = "main",
@@ -271,12 +263,9 @@ def export(
     from flows.session import each
     from tasks.export import export_series
     from tasks.plan import chosen_series
-    from tasks.store import parse_project
-
-    of = parse_project(project)
 
     def write(name: str) -> None:
-        for path in export_series(of, name, branch, to, out):
+        for path in export_series(project, name, branch, to, out, say=console.out.print):
             console.out.print(str(path), markup=False)
 
     each(chosen_series(project, _names(series)), write)
@@ -297,19 +286,15 @@ def prune(
 ) -> None:
     """Remove the results that no branch reaches."""
     from tasks.prune import prune as remove
-    from tasks.prune import prune_rows
-    from tasks.store import parse_project
+    from tasks.prune import unreachable
 
-    of = parse_project(project)
-    of.require()
-    rows = prune_rows(of)
+    lost = unreachable(project)
+    rows = [{"result": result.path, "MB": result.size() / 1e6} for result in lost]
     console.table("no branch reaches", rows)
-    if not rows:
-        console.out.print("nothing to remove")
-    elif yes:
-        console.out.print(f"{remove(of) / 1e6:.1f} MB freed")
-    else:
-        console.out.print("add --yes to remove them")
+    if not yes:
+        console.out.print("add --yes to remove them" if rows else "nothing to remove")
+        return
+    console.out.print(f"{remove(project) / 1e6:.1f} MB freed")
 
 
 @app.command()
@@ -322,9 +307,27 @@ def demo(
     memory: MemoryOption = None,
 ) -> None:
     """Simulate a small data set, process it, and compare with the truth."""
+    from flows.demo import Files, judge
     from flows.demo import demo as run_demo
 
-    run_demo(directory, seed, _execution(cluster, workers, gpus, memory))
+    execution = _execution(cluster, workers, gpus, memory)
+    lines = _run_flow(run_demo, str(directory), seed, execution)
+    rows = [
+        {
+            "series": line.series,
+            "": line.what,
+            "found": line.found,
+            "limit": f"{'≥' if line.least else '≤'} {line.limit:g} {line.unit}",
+            "passed": line.passed,
+        }
+        for line in lines
+    ]
+    console.table("found against the truth", rows)
+    files = Files(directory)
+    console.out.print(f"report    {files.report / 'report.html'}")
+    console.out.print(f"project   {files.project} (tiltflow status, show, export …)")
+    console.out.print(f"movies    {files.data}")
+    judge(lines)
 
 
 if __name__ == "__main__":

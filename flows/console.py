@@ -12,6 +12,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from tasks import progress
+from tasks.record import TiltSeries
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -62,6 +63,13 @@ def table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         shown.add_row(*(_text(value) for value in row.values()))
     out.print(shown)
+
+
+def import_reports(records: Sequence[TiltSeries]) -> None:
+    """Print where each field of the imported records comes from, and every conflict."""
+    for record in records:
+        rows = [line.model_dump() for line in record.import_report]
+        table(f"{record.name}: {len(record.views)} views", rows)
 
 
 def _text(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import flow
 
@@ -13,10 +13,23 @@ from tasks.errors import UserError, one_line
 from tasks.ingest import find_mdocs, import_series, series_name
 from tasks.parameters import Execution, ImportParameters, Pipeline
 from tasks.plan import chosen_series
+from tasks.record import TiltSeries
+
+Done = TypeVar("Done")
 
 
 class SomeSeriesFailed(UserError):
-    """Raised at the end of a run in which series failed; all others are finished."""
+    """Raised at the end of a run in which series failed; all others are finished.
+
+    Attributes
+    ----------
+    done : list
+        What the others have returned.
+    """
+
+    def __init__(self, message: str, done: list[Any]) -> None:
+        super().__init__(message)
+        self.done = done
 
 
 @flow(name="session", flow_run_name="session {branch}", persist_result=False)
@@ -58,7 +71,7 @@ def session(
 
 
 @flow(name="import", persist_result=False)
-def import_movies(project: str, parameters: ImportParameters) -> None:
+def import_movies(project: str, parameters: ImportParameters) -> list[TiltSeries]:
     """Import the tilt-series movies that mdoc files describe.
 
     Parameters
@@ -68,16 +81,21 @@ def import_movies(project: str, parameters: ImportParameters) -> None:
     parameters
         The mdoc files, and what the user says of the movies
 
+    Returns
+    -------
+    list of TiltSeries
+        The records, with their import reports.
+
     Raises
     ------
     SomeSeriesFailed
         After all others are imported.
     """
     mdocs = {series_name(path): str(path) for path in find_mdocs(parameters.mdoc)}
-    each(list(mdocs), lambda name: import_series(project, mdocs[name], parameters))
+    return each(list(mdocs), lambda name: import_series(project, mdocs[name], parameters))
 
 
-def each(series: list[str], do: Callable[[str], Any]) -> None:
+def each(series: list[str], do: Callable[[str], Done]) -> list[Done]:
     """Do something for every series; tell at the end which ones failed.
 
     Raises
@@ -85,13 +103,14 @@ def each(series: list[str], do: Callable[[str], Any]) -> None:
     SomeSeriesFailed
         Naming every failed series with its reason.
     """
-    failures = {}
+    failures, done = {}, []
     for name in series:
         try:
-            do(name)
+            done.append(do(name))
         except Exception as error:  # whatever it is, the other series go on
             failures[name] = one_line(error)
             progress.tell(progress.Progress(name, "failed", 0, 0, failures[name]))
     if failures:
         told = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
-        raise SomeSeriesFailed(f"{len(failures)} of {len(series)} series failed: {told}")
+        raise SomeSeriesFailed(f"{len(failures)} of {len(series)} series failed: {told}", done)
+    return done

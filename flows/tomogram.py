@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from prefect import flow
+from prefect import Task, flow
 
 from tasks import cluster
 from tasks.coarse import coarse
@@ -23,7 +20,7 @@ from tasks.store import parse_project
 from tasks.work import Outcome
 
 # In the order in which they are taken; what each one reads is declared in tasks.steps.
-STEP_TASKS: dict[str, Callable[..., Any]] = {
+STEP_TASKS: dict[str, Task[..., Outcome]] = {
     "motion": motion,
     "exclude": exclude,
     "ctf": ctf,
@@ -83,8 +80,7 @@ def carry_out(
 ) -> Outcome:
     """Run the task of one step; write down why it fails, for `tiltflow status`."""
     try:
-        outcome: Outcome = STEP_TASKS[step](project, series, parameters, branch, execution)
+        return STEP_TASKS[step](project, series, parameters, branch, execution)
     except Exception as error:
         parse_project(project).series(series).note_failure(branch, step, one_line(error))
         raise
-    return outcome

@@ -18,7 +18,7 @@ SMALLEST_SIDE = 32  # pixels of a reduced view
 PAIRS_PER_UNIT = 8
 
 
-@step_task(name="coarse")
+@step_task("coarse")
 def coarse(
     project: str,
     series: str,

@@ -6,6 +6,7 @@ import numpy as np
 
 from kernels.ctf_fit import CtfFit
 from kernels.ctf_series import Handedness, ViewCtf, expected_ctf, handedness, settle
+from kernels.spectra import tile_box
 from tasks.chunks.ctf import Report, fit_from_report, memory_of_view, refine_view, search_view
 from tasks.parameters import CtfParameters, Execution
 from tasks.scatter import Unit
@@ -14,7 +15,7 @@ from tasks.work import Outcome, begin, step_task
 PROFILES = ("frequency", "average", "equiphase", "fit", "correlation")
 
 
-@step_task(name="ctf")
+@step_task("ctf")
 def ctf(
     project: str,
     series: str,
@@ -33,8 +34,8 @@ def ctf(
         return work.adopt()
     record, source, pixel_size = work.record, work.input("motion"), work.image_pixel_size
     shape = source.images().shape[1:]
-    box = min(parameters.box, *(n // 2 * 2 for n in shape))
-    fitted = parameters.model_copy(update={"box": box})
+    box = parameters.box or tile_box((shape[0], shape[1]), pixel_size)
+    box = min(box, *(n // 2 * 2 for n in shape))
     used = record.included
     memory = memory_of_view((shape[0], shape[1]), box)
     first = work.scatter(
@@ -42,7 +43,7 @@ def ctf(
         [
             Unit(
                 f"search-{i:03d}",
-                (source, i, record.geometry(i), record.acquisition, pixel_size, fitted),
+                (source, i, record.geometry(i), record.acquisition, pixel_size, box, parameters),
             )
             for i in used
         ],
@@ -65,7 +66,7 @@ def ctf(
                 f"refine-{i:03d}",
                 (
                     source, work.result, i, record.geometry(i), record.acquisition, pixel_size,
-                    hand.hand or 1, prior, fitted,
+                    box, hand.hand or 1, prior, parameters,
                 ),
             )
             for i, prior in zip(used, priors, strict=True)

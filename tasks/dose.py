@@ -8,7 +8,7 @@ from tasks.scatter import Unit
 from tasks.work import Outcome, begin, step_task
 
 
-@step_task(name="dose")
+@step_task("dose")
 def dose(
     project: str,
     series: str,

@@ -8,7 +8,7 @@ from tasks.scatter import Unit
 from tasks.work import Outcome, begin, step_task
 
 
-@step_task(name="erase")
+@step_task("erase")
 def erase(
     project: str,
     series: str,
@@ -16,7 +16,10 @@ def erase(
     branch: str = "main",
     execution: Execution = Execution(),
 ) -> Outcome:
-    """Erase hits from every view, one worker per view; writes ``images`` (view, y, x)."""
+    """Erase hits from every view, one worker per view; writes ``images`` (view, y, x).
+
+    Excluded views are copied as they are: in a dark one every electron stands out.
+    """
     work = begin("erase", project, series, parameters, branch, execution)
     if work.done:
         return work.adopt()
@@ -25,7 +28,13 @@ def erase(
     work.result.create_array("images", (views, *shape), (1, *shape), axes=("view", "y", "x"))
     reports = work.scatter(
         erase_view,
-        [Unit(f"view-{i:03d}", (source, work.result, i, parameters)) for i in range(views)],
+        [
+            Unit(
+                f"view-{i:03d}",
+                (source, work.result, i, parameters if view.excluded is None else None),
+            )
+            for i, view in enumerate(work.record.views)
+        ],
         memory=memory_of_image((shape[0], shape[1])),
     )
     rows = [reports[f"view-{i:03d}"] for i in range(views)]

@@ -10,7 +10,7 @@ from tasks.parameters import ExcludeParameters, Execution
 from tasks.work import Outcome, begin, step_task
 
 
-@step_task(name="exclude")
+@step_task("exclude")
 def exclude(
     project: str,
     series: str,

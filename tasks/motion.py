@@ -9,7 +9,7 @@ from tasks.scatter import Unit
 from tasks.work import Outcome, begin, step_task
 
 
-@step_task(name="motion")
+@step_task("motion")
 def motion(
     project: str,
     series: str,

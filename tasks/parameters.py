@@ -112,10 +112,10 @@ class CtfParameters(Parameters):
     max_defocus: float = Field(60000.0, gt=0, description="largest underfocus searched [Å]")
     defocus_step: float = Field(200.0, gt=0, description="step of the search [Å]")
     astigmatism_tolerance: float = Field(
-        500.0, gt=0, description="expected astigmatism, a soft restraint [Å]"
+        1000.0, gt=0, description="expected astigmatism, a soft restraint [Å]"
     )
-    box: int = Field(
-        512, ge=64, le=4096, description="side of the tiles whose spectra are averaged [pixels]"
+    box: int | None = Field(
+        None, ge=64, le=4096, description="side of the tiles, even [pixels]; empty: about 1000 Å"
     )
 
 

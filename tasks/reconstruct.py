@@ -24,7 +24,7 @@ FINEST_VOXEL = 5.0  # Å: what binning "auto" goes up to
 BRICK = 64  # voxels: side of a stored brick; twice that in large tomograms
 
 
-@step_task(name="reconstruct")
+@step_task("reconstruct")
 def reconstruct(
     project: str,
     series: str,

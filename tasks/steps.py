@@ -96,7 +96,7 @@ STEPS: dict[str, Step] = {
             version=1,
             reads=(),
             about="erase X-ray hits and hot pixels",
-            inputs=("motion",),
+            inputs=("motion", "exclude"),
         ),
         Step(
             "dose",

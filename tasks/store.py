@@ -263,6 +263,10 @@ class Result:
         """Tell whether every part of it is written."""
         return bool(self.attributes().get("complete"))
 
+    def size(self) -> int:
+        """Return its bytes."""
+        return self.series.project.size(self.path)
+
     def group(self) -> zarr.Group:
         """Open its group, making it when it does not exist."""
         return zarr.open_group(self.series.project.store, path=self.path, mode="a", zarr_format=3)

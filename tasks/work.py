@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property
 from importlib.metadata import version
-from typing import Any
+from typing import Any, ParamSpec
 
 import dask.utils
-from prefect import task
+from prefect import Task
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -33,6 +33,7 @@ LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryE
 NO_SPACE = 28
 
 Row = Mapping[str, Any]
+P = ParamSpec("P")
 
 
 class Outcome(BaseModel):
@@ -64,17 +65,26 @@ def _retry(_task: Any, _run: Any, state: State[Any]) -> bool:
     return False
 
 
-# Results are cached by tiltflow's store, not by Prefect, whose database may vanish.
-step_task = partial(
-    task,
-    retries=3,
-    retry_delay_seconds=exponential_backoff(backoff_factor=2),
-    retry_jitter_factor=0.5,
-    retry_condition_fn=_retry,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    task_run_name="{series} {branch}",
-)
+def step_task(name: str) -> Callable[[Callable[P, Outcome]], Task[P, Outcome]]:
+    """Return the decorator of the task of step `name`.
+
+    Its results are cached by tiltflow's store, not by Prefect, whose database may vanish.
+    """
+
+    def decorate(function: Callable[P, Outcome]) -> Task[P, Outcome]:
+        return Task(
+            function,
+            name=name,
+            retries=3,
+            retry_delay_seconds=exponential_backoff(backoff_factor=2),
+            retry_jitter_factor=0.5,
+            retry_condition_fn=_retry,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            task_run_name="{series} {branch}",
+        )
+
+    return decorate
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,11 @@ def search_view(
     view: View,
     acquisition: Acquisition,
     pixel_size: float,
+    box: int,
     parameters: CtfParameters,
 ) -> dict[str, Report]:
     """Fit a view alone, its defocus gradient taken with hand +1 and with hand −1."""
-    spectra, centres = _tiles(source, index, parameters)
+    spectra, centres = _tiles(source, index, box)
     polar = polar_spectra(spectra)
     return {
         str(hand): _as_report(
@@ -56,12 +57,13 @@ def refine_view(
     view: View,
     acquisition: Acquisition,
     pixel_size: float,
+    box: int,
     hand: int,
     prior: CtfPrior,
     parameters: CtfParameters,
 ) -> Report:
     """Fit a view near what the other views expect, and write its mean spectrum."""
-    spectra, centres = _tiles(source, index, parameters)
+    spectra, centres = _tiles(source, index, box)
     offsets = _offsets(centres, view, pixel_size, hand)
     fit = fit_ctf(
         polar_spectra(spectra),
@@ -98,7 +100,8 @@ def fit_from_report(report: Report) -> CtfFit:
         for name, value in report.items()
     }
     profile = {name: np.asarray(values) for name, values in report["profile"].items()}
-    return CtfFit(**{**fields, "ctf": Ctf(**report["ctf"]), "profile": CtfProfile(**profile)})
+    made: dict[str, Any] = {**fields, "ctf": Ctf(**report["ctf"]), "profile": CtfProfile(**profile)}
+    return CtfFit(**made)
 
 
 def memory_of_view(shape: tuple[int, int], box: int) -> int:
@@ -109,17 +112,15 @@ def memory_of_view(shape: tuple[int, int], box: int) -> int:
     return 150_000_000 + 4 * 4 * max(shape[0] * shape[1], box * box) * 3
 
 
-def _tiles(
-    source: Result, index: int, parameters: CtfParameters
-) -> tuple[Any, NDArray[np.float64]]:
-    return tile_spectra(on_device(np.asarray(source.images()[index])), parameters.box)
+def _tiles(source: Result, index: int, box: int) -> tuple[Any, NDArray[np.float64]]:
+    return tile_spectra(on_device(np.asarray(source.images()[index])), box)
 
 
 def _offsets(
     centres: NDArray[np.float64], view: View, pixel_size: float, hand: int
 ) -> NDArray[np.float64]:
-    """Return Δf − Δf_view at tile centres (n, 2) as y, x [pixels from the centre pixel]."""
-    points = midplane_points(centres[:, ::-1] * pixel_size, view)
+    """Return Δf − Δf_view at tile centres (n, 2) as x, y [pixels from the centre pixel]."""
+    points = midplane_points(centres * pixel_size, view)
     return defocus_offset(points, view, hand)
 
 

@@ -14,25 +14,29 @@ from tasks.store import Result
 
 
 def erase_view(
-    source: Result, target: Result, index: int, parameters: EraseParameters
+    source: Result, target: Result, index: int, parameters: EraseParameters | None
 ) -> dict[str, Any]:
-    """Erase X-ray hits from one view; the fill is the same at every run."""
-    image = np.asarray(source.images()[index])
-    clean = xrays.erase(
-        on_device(image),
-        peak=parameters.peak,
-        difference=parameters.difference,
-        max_radius=parameters.max_radius,
-        rng=np.random.default_rng(index),
-    )
-    target.array("images")[index] = to_host(clean.image)
+    """Erase X-ray hits from one view, or copy it; the fill is the same at every run."""
+    image = clean = np.asarray(source.images()[index])
+    hits = pixels = 0
+    if parameters is not None:
+        erased = xrays.erase(
+            on_device(image),
+            np.random.default_rng(index),
+            peak=parameters.peak,
+            difference=parameters.difference,
+            max_radius=parameters.max_radius,
+        )
+        clean, hits = to_host(erased.image), erased.hits
+        pixels = int(to_host(erased.mask).sum())
+    target.array("images")[index] = clean
     return {
-        "hits": clean.hits,
-        "pixels": int(to_host(clean.mask).sum()),
+        "hits": hits,
+        "pixels": pixels,
         "minimum before": float(image.min()),
         "maximum before": float(image.max()),
-        "minimum after": float(to_host(clean.image).min()),
-        "maximum after": float(to_host(clean.image).max()),
+        "minimum after": float(clean.min()),
+        "maximum after": float(clean.max()),
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import cos, exp, hypot, radians
+from math import cos, radians
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,15 +192,13 @@ def measure_pair(
     centre = np.array([0.0, (1 - ratio) * (nx // 2)])
     stretched = resample(moving.image, matrix, centre, (ny, nx), fill=0.0)
     padded = (fast_size(1.25 * ny), fast_size(1.25 * nx))
-    spectra = [rfft2(pad(image, padded, fill=0.0)) for image in (reference.image, stretched)]
+    expected, found = (rfft2(pad(im, padded, fill=0.0)) for im in (reference.image, stretched))
     weight = band_pass(padded, reference.image, *band)
-    peak = find_peak(cross_correlation(*spectra, padded, weight), max_shift)
+    peak = find_peak(cross_correlation(expected, found, padded, weight), max_shift)
     return PairShift(peak.dy, peak.dx, peak.sharpness)
 
 
-def band_pass(
-    shape: Shape, like: Array, high_pass: float, radius: float, falloff: float
-) -> Array:
+def band_pass(shape: Shape, like: Array, high_pass: float, radius: float, falloff: float) -> Array:
     """Return 1 − exp(−k² / 2 high_pass²), times a Gaussian `falloff` beyond `radius`.
 
     All in cycles per pixel; (ny, nx // 2 + 1) float32.

@@ -110,7 +110,7 @@ def _rows(table: Array, places: NDArray[np.float64], length: int) -> Array:
     return xp.take(table, index, axis=0) * lower + xp.take(table, index + 1, axis=0) * upper
 
 
-@njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=True)
 def _smear(feature: Any, c: Any, s: Any, out: Any) -> None:
     nz, nx, ny = out.shape
     width = feature.shape[0]
@@ -127,7 +127,7 @@ def _smear(feature: Any, c: Any, s: Any, out: Any) -> None:
                 row[y] += lower * first[y] + upper * second[y]
 
 
-@njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=True)
 def _project(
     volume: Any, own: Any, c: Any, s: Any, share: Any, scale: Any, threshold: Any, out: Any
 ) -> None:

@@ -190,7 +190,7 @@ _compiled_weights = njit(inline="always")(_weights)
 
 
 # One thread: the views of a series are spread over workers, and the loop lets others run.
-@njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=True)
 def _sample(coefficients: Any, matrix: Any, offset: Any, fill: Any, out: Any) -> None:
     ny, nx = coefficients.shape
     for row in range(out.shape[0]):

@@ -165,7 +165,7 @@ def _print_plan(
 ) -> None:
     plans = _plans(project, pipeline, series, branch, until)
     if not dry_run:
-        console.out.print(f"nothing to do: {len(plans)} series are done on branch {branch}")
+        console.say(f"nothing to do: {len(plans)} series are done on branch {branch}")
         return
     rows = [
         {"series": name, "step": step, "would": _would(found.state), "because": found.why}
@@ -214,9 +214,11 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Show the record of a project, or of one of its series."""
+    from tasks.plan import check_branch
     from tasks.store import parse_project
     from tasks.tables import project_rows, series_rows
 
+    check_branch(project, branch)
     if series is None:
         rows = project_rows(project, branch)
         print(json.dumps(rows, indent=1)) if as_json else console.table(project, rows)
@@ -231,12 +233,14 @@ def show(
 @app.command()
 def status(project: ProjectArgument, branch: BranchOption = "main") -> None:
     """Show which steps of which series are done."""
+    from tasks.plan import check_branch
     from tasks.tables import status_rows
 
+    check_branch(project, branch)
     rows, reasons = status_rows(project, branch)
     console.table(f"{project}, branch {branch}", rows)
     for line in reasons:
-        console.out.print(line, markup=False)
+        console.say(line)
 
 
 @app.command()
@@ -248,7 +252,7 @@ def report(
     """Write an HTML report with tables, plots and slices, and qc.csv."""
     from tasks.report import write_report
 
-    console.out.print(str(write_report(project, branch, out)), markup=False)
+    console.say(str(write_report(project, branch, out)))
 
 
 @app.command()
@@ -265,8 +269,8 @@ def export(
     from tasks.plan import chosen_series
 
     def write(name: str) -> None:
-        for path in export_series(project, name, branch, to, out, say=console.out.print):
-            console.out.print(str(path), markup=False)
+        for path in export_series(project, name, branch, to, out, say=console.say):
+            console.say(str(path))
 
     each(chosen_series(project, _names(series)), write)
 
@@ -292,9 +296,9 @@ def prune(
     rows = [{"result": result.path, "MB": result.size() / 1e6} for result in lost]
     console.table("no branch reaches", rows)
     if not yes:
-        console.out.print("add --yes to remove them" if rows else "nothing to remove")
+        console.say("add --yes to remove them" if rows else "nothing to remove")
         return
-    console.out.print(f"{remove(project) / 1e6:.1f} MB freed")
+    console.say(f"{remove(project) / 1e6:.1f} MB freed")
 
 
 @app.command()
@@ -324,9 +328,9 @@ def demo(
     ]
     console.table("found against the truth", rows)
     files = Files(directory)
-    console.out.print(f"report    {files.report / 'report.html'}")
-    console.out.print(f"project   {files.project} (tiltflow status, show, export …)")
-    console.out.print(f"movies    {files.data}")
+    console.say(f"report    {files.report / 'report.html'}")
+    console.say(f"project   {files.project} (tiltflow status, show, export …)")
+    console.say(f"movies    {files.data}")
     judge(lines)
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
@@ -42,11 +43,11 @@ def following() -> Iterator[None]:
         if name in shown:
             bars.remove_task(shown.pop(name))
         if isinstance(news.outcome, str):
-            bars.console.print(f"[red]{news.series}  failed[/]  {news.outcome}", markup=True)
+            bars.console.print(f"[red]{news.series}  failed[/]  {escape(news.outcome)}")
         else:
             done = news.outcome
             time = "" if done.skipped else f"  [dim]{done.seconds:.1f} s[/]"
-            bars.console.print(f"{news.series}  {news.step:<12}{done.message}{time}")
+            bars.console.print(f"{news.series}  {news.step:<12}{escape(done.message)}{time}")
 
     with bars, progress.listening(listen):
         yield
@@ -58,11 +59,17 @@ def table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         return
     shown = Table(title=title, title_justify="left", header_style="bold")
     for column in rows[0]:
-        numeric = isinstance(rows[0][column], int | float)
+        values = [row[column] for row in rows if row[column] is not None]
+        numeric = all(isinstance(value, int | float) for value in values)
         shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         shown.add_row(*(_text(value) for value in row.values()))
     out.print(shown)
+
+
+def say(line: str) -> None:
+    """Print a line as it is, whatever brackets it has."""
+    out.print(line, markup=False)
 
 
 def import_reports(records: Sequence[TiltSeries]) -> None:

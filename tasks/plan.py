@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tasks.errors import NotThere
 from tasks.parameters import Pipeline
@@ -59,8 +59,14 @@ def branch_pipeline(series: Series, branch: str) -> Pipeline:
         key = series.pointer(branch, name)
         attributes = {} if key is None else series.result(name, key).attributes()
         if "parameters" in attributes:
-            values[name] = attributes["parameters"]
+            values[name] = _known(name, attributes["parameters"])
     return Pipeline.model_validate(values)
+
+
+def _known(step: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    # A result of another version may have parameters that are no more: it counts as stale.
+    fields = type(getattr(Pipeline(), step)).model_fields
+    return {name: value for name, value in parameters.items() if name in fields}
 
 
 def _state(result: Result, branch: str) -> Planned:
@@ -87,6 +93,14 @@ def _difference(old: Result, new: Result) -> str:
     if before.get("version") != STEPS[old.step].version:
         return f"version {STEPS[old.step].version} of the step replaces {before.get('version')}"
     return "its parameters, its inputs or the imported record changed"
+
+
+def check_branch(project: str, branch: str) -> None:
+    """Raise NotThere when no series of a project has `branch`; main always counts as there."""
+    of = parse_project(project)
+    known = {"main"}.union(*(of.series(name).branches() for name in of.series_names()))
+    if branch not in known:
+        raise NotThere(f"{project}: no branch {branch!r}: there are {', '.join(sorted(known))}")
 
 
 def chosen_series(project: str, series: list[str] | None) -> list[str]:

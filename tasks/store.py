@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 import zarr
+from pydantic import ValidationError
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
@@ -149,7 +150,7 @@ class Series:
     def imported(self) -> TiltSeries:
         """Return the record as it was imported."""
         metadata = self.project.read_json(f"{self.name}/zarr.json") or {}
-        return TiltSeries.model_validate(metadata["attributes"]["series"])
+        return self._validated(metadata["attributes"]["series"], "import it again")
 
     def branches(self) -> list[str]:
         """Return the names of the branches that have results."""
@@ -228,7 +229,18 @@ class Series:
             for view, fields in zip(record["views"], decided.get("views", []), strict=False):
                 view.update(fields)
             record.update(decided.get("series", {}))
-        return TiltSeries.model_validate(record)
+        return self._validated(record, "run its steps again on a new --branch")
+
+    def _validated(self, record: dict[str, Any], remedy: str) -> TiltSeries:
+        try:
+            return TiltSeries.model_validate(record)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(str(part) for part in fault["loc"])
+            raise UnusableData(
+                f"{self.project.url}/{self.name}: its record does not fit this version of "
+                f"tiltflow ({where}: {fault['msg'].lower()}): {remedy}"
+            ) from error
 
 
 @dataclass(frozen=True)

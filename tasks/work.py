@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,9 +29,15 @@ from tasks.steps import STEPS, Step, inputs_of, result_key
 from tasks.store import Result, Series, parse_project
 
 SOFTWARE = ("tiltflow", "numpy", "scipy", "numba", "zarr")
-# Faults of files that no second try mends; every other OSError may pass.
-LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-NO_SPACE = 28
+# Faults that no second try mends; every other OSError may pass.
+LASTING = (
+    UserError,
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+)
+LASTING_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 Row = Mapping[str, Any]
 P = ParamSpec("P")
@@ -52,9 +59,9 @@ class Outcome(BaseModel):
 
 def may_pass(error: BaseException) -> bool:
     """Tell whether trying again could help: a network or disk fault, not bad data."""
-    if isinstance(error, UserError | LASTING):
+    if isinstance(error, LASTING):
         return False
-    return isinstance(error, OSError) and error.errno != NO_SPACE
+    return isinstance(error, OSError) and error.errno not in LASTING_NUMBERS
 
 
 def _retry(_task: Any, _run: Any, state: State[Any]) -> bool:

@@ -85,9 +85,10 @@ def pixel_size(
     derived, source = spacing, "mdoc PixelSpacing"
     stack = mdoc.header.get("ImageSize", "").split()
     if spacing is not None and len(stack) == 2 and all(side.isdigit() for side in stack):
-        ratio = (shape[1] / int(stack[0]), shape[0] / int(stack[1]))
-        if isclose(*ratio, rel_tol=0.05) and max(ratio) > 0:
-            derived, source = spacing / round(2 * ratio[0]) * 2, "mdoc PixelSpacing / binning"
+        ratios = (shape[1] / max(1, int(stack[0])), shape[0] / max(1, int(stack[1])))
+        binning = round(2 * ratios[0]) / 2
+        if binning and all(isclose(ratio, binning, rel_tol=0.05) for ratio in ratios):
+            derived, source = spacing / binning, "mdoc PixelSpacing / binning"
     candidates: list[Candidate] = [("user", user.pixel_size), (source, derived)]
     if user.pixel_size is not None and spacing != derived:
         candidates.append(("mdoc PixelSpacing (binned stack)", spacing))

@@ -83,9 +83,10 @@ def read_series(path: Path, user: ImportParameters) -> TiltSeries:
     mdoc = read_mdoc(path)
     report = Report()
     # Prior dose counts from the order of acquisition, whatever number the first view has.
-    movies = _find_movies(mdoc, mdoc.views_by_time, user, report)
-    sections = [section for section, _ in movies]
-    headers = [read_header(movie) for _, movie in movies]
+    taken = mdoc.views_by_time
+    movies = _find_movies(mdoc, taken, user, report)
+    sections = [taken[i] for i in movies]
+    headers = [read_header(movie) for movie in movies.values()]
     shape = _common_shape(headers)
     _note_frame_counts(sections, headers, report)
     pixel = acquisition.pixel_size(user, mdoc, shape, headers[0].pixel_size, report)
@@ -104,17 +105,18 @@ def read_series(path: Path, user: ImportParameters) -> TiltSeries:
         dark=_reference("dark reference", user.dark, report),
         defects=_reference("defects", user.defects, report),
     )
-    doses = acquisition.dose_of_view(user, mdoc, sections, pixel, report)
+    # Views whose movies are missing have irradiated the specimen all the same.
+    doses = acquisition.dose_of_view(user, mdoc, taken, pixel, report)
     views = [
         View(
-            tilt_angle=_tilt_angle(section, path),
-            order=order,
-            prior_dose=user.initial_dose + sum(doses[: order - 1]),
-            dose=doses[order - 1],
+            tilt_angle=_tilt_angle(taken[i], path),
+            order=i + 1,
+            prior_dose=user.initial_dose + sum(doses[:i]),
+            dose=doses[i],
             movie=identify(movie),
             frames=header.shape[0],
         )
-        for order, ((section, movie), header) in enumerate(zip(movies, headers, strict=True), 1)
+        for (i, movie), header in zip(movies.items(), headers, strict=True)
     ]
     _note_times(sections, report)
     views = _flag_dark(views, sections, user.dark_threshold, report)
@@ -131,15 +133,15 @@ def read_series(path: Path, user: ImportParameters) -> TiltSeries:
 
 def _find_movies(
     mdoc: Mdoc, views: Sequence[MdocSection], user: ImportParameters, report: Report
-) -> list[tuple[MdocSection, Path]]:
-    """Return each view with its movie; only base names count, whatever folders the mdoc says."""
+) -> dict[int, Path]:
+    """Return the movies by the index of their view; only base names count, not the folders."""
     folders = [mdoc.path.parent, mdoc.path.parent / "frames"]
     if user.movies is not None:
         folders = [Path(user.movies).expanduser()]
-    found: list[tuple[MdocSection, Path]] = []
+    found: dict[int, Path] = {}
     missing: list[str] = []
     owners: dict[str, int] = {}
-    for view in views:
+    for i, view in enumerate(views):
         name = view.movie_name
         if name is None:
             raise UnusableData(
@@ -156,7 +158,7 @@ def _find_movies(
         if path is None:
             missing.append(name)
         else:
-            found.append((view, path))
+            found[i] = path
     if missing and not (found and user.allow_missing):
         raise UnusableData(
             f"{mdoc.path}: {len(missing)} of {len(views)} movies are missing, the first is "
@@ -168,7 +170,7 @@ def _find_movies(
     report.add(
         "movies",
         f"{len(found)} of {len(views)}",
-        str(found[0][1].parent),
+        str(next(iter(found.values())).parent),
         f"missing: {', '.join(missing)}" if missing else None,
     )
     return found

@@ -47,3 +47,46 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is absent: the reference files lie beside the checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a simulated data set: two series of seven views of four frames, −30° dark."""
+    from tasks.simulate import simulate_dataset
+    from tasks.truth import SimulationParameters
+
+    folder = tmp_path_factory.mktemp("tiny") / "data"
+    parameters = SimulationParameters(
+        size=128, series=2, frames=4, max_tilt=30, tilt_step=10, dark_views=(-30.0,)
+    )
+    simulate_dataset(folder, parameters)
+    return folder
+
+
+@pytest.fixture
+def tiny_project(tiny_data: Path, tmp_path: Path) -> str:
+    """Return a new project into which both tiny series are imported, nothing run yet."""
+    return _imported(tiny_data, tmp_path / "tiny.zarr")
+
+
+@pytest.fixture(scope="session")
+def finished_project(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a project whose series TS_01 has every result. Copy it before changing it."""
+    from flows.tomogram import STEP_TASKS
+    from tasks.parameters import Execution, Pipeline
+
+    project = _imported(tiny_data, tmp_path_factory.mktemp("finished") / "done.zarr")
+    for step, task in STEP_TASKS.items():
+        parameters = getattr(Pipeline(), step)
+        task.fn(project, "TS_01", parameters, "main", Execution(cluster="threads", workers=2))
+    return project
+
+
+def _imported(data: Path, project: Path) -> str:
+    from tasks.ingest import import_series
+    from tasks.parameters import ImportParameters
+
+    parameters = ImportParameters(mdoc=str(data / "*.mdoc"), gain=str(data / "gain.mrc"))
+    for name in ("TS_01", "TS_02"):
+        import_series.fn(str(project), str(data / f"{name}.mrc.mdoc"), parameters)
+    return str(project)

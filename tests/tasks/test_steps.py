@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from tasks.parameters import (
+    ExcludeParameters,
+    Execution,
+    Parameters,
+    Pipeline,
+    ReconstructParameters,
+)
+from tasks.record import Acquisition, FileIdentity, TiltSeries, View
+from tasks.steps import STEPS, inputs_of, needed, result_key
+
+GAIN = FileIdentity(path="/a/gain.mrc", name="gain.mrc", size=9, digest="99", mtime_ns=1)
+
+# A changed value of every field of the record that a user or an mdoc can change.
+CHANGED: dict[str, Any] = {
+    "name": "TS_99",
+    "shape": (81, 96),
+    "hand": -1,
+    "acquisition.voltage": 200.0,
+    "acquisition.cs": 1.4,
+    "acquisition.amplitude_contrast": 0.1,
+    "acquisition.pixel_size": 1.36,
+    "acquisition.tilt_axis": 84.0,
+    "acquisition.magnification": 53000.0,
+    "acquisition.gain": GAIN,
+    "acquisition.gain_rotation": 1,
+    "acquisition.gain_flip": "up-down",
+    "acquisition.dark": GAIN,
+    "acquisition.defects": GAIN,
+    "views.tilt_angle": -46.5,
+    "views.order": 60,
+    "views.prior_dose": 1.5,
+    "views.dose": 2.5,
+    "views.movie": GAIN,
+    "views.frames": 5,
+    "views.excluded": "the user",
+}
+# Another value of every parameter of every step.
+OTHER: dict[str, dict[str, Any]] = {
+    "motion": {
+        "binning": 2.0,
+        "align": False,
+        "first_frame": 2,
+        "last_frame": 3,
+        "max_drift": 50.0,
+    },
+    "exclude": {"dark_threshold": 0.2, "views": {"TS_01": "1"}, "include": {"TS_01": "7"}},
+}
+
+
+@pytest.fixture
+def record(fake_run: Callable[..., Any]) -> TiltSeries:
+    return fake_run().series.imported()
+
+
+def key_of(
+    step: str, record: TiltSeries, parameters: Parameters | None = None, **inputs: str
+) -> str:
+    chosen = parameters or getattr(Pipeline(), step)
+    read = dict.fromkeys(inputs_of(STEPS[step], chosen), "0" * 12) | inputs
+    return result_key(STEPS[step], chosen, record, read)
+
+
+def with_field(record: TiltSeries, field: str, value: Any) -> TiltSeries:
+    part, _, name = field.partition(".")
+    if part == "views":
+        first = record.views[0].model_copy(update={name: value})
+        return record.model_copy(update={"views": (first, *record.views[1:])})
+    if part == "acquisition":
+        changed = record.acquisition.model_copy(update={name: value})
+        return record.model_copy(update={"acquisition": changed})
+    return record.model_copy(update={part: value})
+
+
+def other_value(step: str, name: str) -> Any:
+    """Return another usable value of a parameter, made from its own default."""
+    model: type[BaseModel] = type(getattr(Pipeline(), step))
+    if name in OTHER.get(step, {}):
+        return OTHER[step][name]
+    default = model.model_fields[name].get_default(call_default_factory=True)
+    special = {"auto": 2, "markerfree": "coarse", "float32": "float16", None: 128}
+    if isinstance(default, bool):
+        return not default
+    if default in special:
+        return special[default]
+    return default + 1 if isinstance(default, int) else default * 0.5 + 0.01
+
+
+def test_the_table_of_changes_names_every_field_of_the_record() -> None:
+    decided_by_steps = {"motion", "ctf", "geometry"}
+    fields = {f"acquisition.{name}" for name in Acquisition.model_fields}
+    fields |= {f"views.{name}" for name in set(View.model_fields) - decided_by_steps}
+    fields |= set(TiltSeries.model_fields) - {"acquisition", "views", "import_report"}
+    assert set(CHANGED) == fields
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("field", CHANGED)
+def test_the_key_changes_with_the_fields_that_a_step_reads_and_no_others(
+    record: TiltSeries, step: str, field: str
+) -> None:
+    changed = key_of(step, with_field(record, field, CHANGED[field]))
+    assert (changed != key_of(step, record)) == (field in STEPS[step].reads)
+
+
+@pytest.mark.parametrize(
+    ("step", "name"),
+    [(step, name) for step in STEPS for name in type(getattr(Pipeline(), step)).model_fields],
+)
+def test_the_key_changes_with_every_parameter(record: TiltSeries, step: str, name: str) -> None:
+    default = getattr(Pipeline(), step)
+    other = type(default).model_validate({**dict(default), name: other_value(step, name)})
+    inputs = dict.fromkeys(inputs_of(STEPS[step], default), "0" * 12)
+    keys = {result_key(STEPS[step], values, record, inputs) for values in (default, other)}
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_key_changes_with_the_version_and_with_every_input(
+    record: TiltSeries, step: str
+) -> None:
+    parameters = getattr(Pipeline(), step)
+    inputs = dict.fromkeys(inputs_of(STEPS[step], parameters), "0" * 12)
+    newer = replace(STEPS[step], version=STEPS[step].version + 1)
+    keys = {key_of(step, record), result_key(newer, parameters, record, inputs)}
+    keys |= {key_of(step, record, **{name: "1" * 12}) for name in inputs}
+    assert len(keys) == 2 + len(inputs)
+
+
+@pytest.mark.parametrize("field", ["path", "mtime_ns"])
+def test_a_moved_or_touched_movie_keeps_the_key(record: TiltSeries, field: str) -> None:
+    old = record.views[0].movie
+    moved = old.model_copy(update={field: "/elsewhere/x.mrc" if field == "path" else 77})
+    assert key_of("motion", with_field(record, "views.movie", moved)) == key_of("motion", record)
+
+
+@pytest.mark.parametrize("field", ["name", "size", "digest"])
+def test_another_movie_changes_the_key(record: TiltSeries, field: str) -> None:
+    other = record.views[0].movie.model_copy(update={field: 12345 if field == "size" else "other"})
+    assert key_of("motion", with_field(record, "views.movie", other)) != key_of("motion", record)
+
+
+def test_no_setting_of_the_execution_is_a_parameter_of_a_step() -> None:
+    for step in STEPS:
+        assert not set(Execution.model_fields) & set(type(getattr(Pipeline(), step)).model_fields)
+
+
+def test_lists_of_views_of_other_series_do_not_change_the_key(record: TiltSeries) -> None:
+    own = ExcludeParameters(views={"TS_01": "2"}, include={"TS_01": "7"})
+    more = ExcludeParameters(
+        views={"TS_01": "2", "TS_02": "1,3-5"}, include={"TS_01": "7", "TS_03": "1"}
+    )
+    assert key_of("exclude", record, own) == key_of("exclude", record, more)
+    assert key_of("exclude", record, own) != key_of("exclude", record, ExcludeParameters())
+    assert more.for_series("TS_02").model_dump()["views"] == {"TS_02": "1,3-5"}
+
+
+def test_parameters_choose_the_alignment_that_is_read() -> None:
+    step = STEPS["reconstruct"]
+    for alignment in ("coarse", "markerfree"):
+        parameters = ReconstructParameters(alignment=alignment)
+        assert inputs_of(step, parameters) == ("dose", "exclude", alignment)
+
+
+@pytest.mark.parametrize(
+    ("alignment", "until", "expected"),
+    [
+        (
+            "markerfree",
+            None,
+            ["motion", "exclude", "ctf", "erase", "dose", "coarse", "markerfree", "reconstruct"],
+        ),
+        (
+            "coarse",
+            None,
+            ["motion", "exclude", "ctf", "erase", "dose", "coarse", "reconstruct"],
+        ),
+        ("markerfree", "motion", ["motion"]),
+        ("markerfree", "ctf", ["motion", "exclude", "ctf"]),
+        ("markerfree", "dose", ["motion", "exclude", "erase", "dose"]),
+        ("markerfree", "coarse", ["motion", "exclude", "erase", "dose", "coarse"]),
+    ],
+)
+def test_a_run_takes_what_the_last_step_rests_on_in_order(
+    alignment: str, until: str | None, expected: list[str]
+) -> None:
+    pipeline = Pipeline(reconstruct=ReconstructParameters(alignment=alignment))
+    assert list(needed(pipeline, until)) == expected
+
+
+def test_every_step_has_parameters_a_task_and_a_flow() -> None:
+    from flows import steps as step_flows
+    from flows.tomogram import STEP_TASKS
+
+    assert list(STEPS) == list(Pipeline.model_fields) == list(STEP_TASKS)
+    for name in STEPS:
+        assert STEP_TASKS[name].name == name
+        assert getattr(step_flows, name).name == name
+    prefixes = [step.prefix for step in STEPS.values()]
+    assert len(set(prefixes)) == len(prefixes)

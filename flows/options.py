@@ -11,6 +11,7 @@ import typer
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from rich.markup import escape
 
 from tasks.errors import WrongParameter
 from tasks.parameters import Pipeline
@@ -76,7 +77,8 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
         shown += " [repeatable: NAME=LIST]"
     elif get_origin(field.annotation) is Literal:
         shown += f" [{'|'.join(str(value) for value in get_args(field.annotation))}]"
-    option = typer.Option(flag, help=shown, show_default=False)
+    # Typer takes what stands in brackets, units included, for Rich's markup.
+    option = typer.Option(flag, help=escape(shown), show_default=False)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
     )

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from prefect import flow
 
+from flows.arguments import Branch, Project, SeriesNames, Until
 from flows.tomogram import tomogram
 from tasks import cluster, progress
 from tasks.errors import UserError, one_line
@@ -34,11 +35,11 @@ class SomeSeriesFailed(UserError):
 
 @flow(name="session", flow_run_name="session {branch}", persist_result=False)
 def session(
-    project: str,
+    project: Project,
     pipeline: Pipeline = Pipeline(),
-    series: list[str] | None = None,
-    branch: str = "main",
-    until: str | None = None,
+    series: SeriesNames = None,
+    branch: Branch = "main",
+    until: Until = None,
     execution: Execution = Execution(),
 ) -> None:
     """Take many imported tilt series from movies to tomograms; what is done is skipped.
@@ -71,7 +72,7 @@ def session(
 
 
 @flow(name="import", persist_result=False)
-def import_movies(project: str, parameters: ImportParameters) -> list[TiltSeries]:
+def import_movies(project: Project, parameters: ImportParameters) -> list[TiltSeries]:
     """Import the tilt-series movies that mdoc files describe.
 
     Parameters

@@ -6,6 +6,7 @@ from functools import partial
 
 from prefect import flow
 
+from flows.arguments import Branch, Project, SeriesNames
 from flows.session import each
 from flows.tomogram import carry_out
 from tasks import cluster
@@ -44,10 +45,10 @@ def run_step(
 
 @step_flow(name="motion")
 def motion(
-    project: str,
+    project: Project,
     parameters: MotionParameters = MotionParameters(),
-    series: list[str] | None = None,
-    branch: str = "main",
+    series: SeriesNames = None,
+    branch: Branch = "main",
     execution: Execution = Execution(),
 ) -> None:
     """Correct the movies for gain and motion, and sum their frames."""
@@ -56,10 +57,10 @@ def motion(
 
 @step_flow(name="exclude")
 def exclude(
-    project: str,
+    project: Project,
     parameters: ExcludeParameters = ExcludeParameters(),
-    series: list[str] | None = None,
-    branch: str = "main",
+    series: SeriesNames = None,
+    branch: Branch = "main",
     execution: Execution = Execution(),
 ) -> None:
     """Find dark views, and leave out what the user names."""
@@ -68,10 +69,10 @@ def exclude(
 
 @step_flow(name="ctf")
 def ctf(
-    project: str,
+    project: Project,
     parameters: CtfParameters = CtfParameters(),
-    series: list[str] | None = None,
-    branch: str = "main",
+    series: SeriesNames = None,
+    branch: Branch = "main",
     execution: Execution = Execution(),
 ) -> None:
     """Estimate defocus and astigmatism of every view."""
@@ -80,10 +81,10 @@ def ctf(
 
 @step_flow(name="erase")
 def erase(
-    project: str,
+    project: Project,
     parameters: EraseParameters = EraseParameters(),
-    series: list[str] | None = None,
-    branch: str = "main",
+    series: SeriesNames = None,
+    branch: Branch = "main",
     execution: Execution = Execution(),
 ) -> None:
     """Erase X-ray hits and hot pixels."""
@@ -92,10 +93,10 @@ def erase(
 
 @step_flow(name="dose")
 def dose(
-    project: str,
+    project: Project,
     parameters: DoseParameters = DoseParameters(),
-    series: list[str] | None = None,
-    branch: str = "main",
+    series: SeriesNames = None,
+    branch: Branch = "main",
     execution: Execution = Execution(),
 ) -> None:
     """Weight the views by the dose that the specimen has seen."""
@@ -104,10 +105,10 @@ def dose(
 
 @step_flow(name="coarse")
 def coarse(
-    project: str,
+    project: Project,
     parameters: CoarseParameters = CoarseParameters(),
-    series: list[str] | None = None,
-    branch: str = "main",
+    series: SeriesNames = None,
+    branch: Branch = "main",
     execution: Execution = Execution(),
 ) -> None:
     """Align the views by cosine-stretched cross-correlation."""
@@ -116,10 +117,10 @@ def coarse(
 
 @step_flow(name="markerfree")
 def markerfree(
-    project: str,
+    project: Project,
     parameters: MarkerfreeParameters = MarkerfreeParameters(),
-    series: list[str] | None = None,
-    branch: str = "main",
+    series: SeriesNames = None,
+    branch: Branch = "main",
     execution: Execution = Execution(),
 ) -> None:
     """Refine the alignment by matching projections of the specimen."""
@@ -128,10 +129,10 @@ def markerfree(
 
 @step_flow(name="reconstruct")
 def reconstruct(
-    project: str,
+    project: Project,
     parameters: ReconstructParameters = ReconstructParameters(),
-    series: list[str] | None = None,
-    branch: str = "main",
+    series: SeriesNames = None,
+    branch: Branch = "main",
     execution: Execution = Execution(),
 ) -> None:
     """Reconstruct tomograms by weighted back-projection."""

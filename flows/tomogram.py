@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import Task, flow
 
+from flows.arguments import Branch, Project, SeriesName, Until
 from tasks import cluster
 from tasks.coarse import coarse
 from tasks.ctf import ctf
@@ -34,11 +35,11 @@ STEP_TASKS: dict[str, Task[..., Outcome]] = {
 
 @flow(name="tomogram", flow_run_name="tomogram {series} {branch}", persist_result=False)
 def tomogram(
-    project: str,
-    series: str,
+    project: Project,
+    series: SeriesName,
     pipeline: Pipeline = Pipeline(),
-    branch: str = "main",
-    until: str | None = None,
+    branch: Branch = "main",
+    until: Until = None,
     execution: Execution = Execution(),
 ) -> list[Outcome]:
     """Take one imported tilt series from movies to tomogram; what is done is skipped.

@@ -28,7 +28,22 @@ from tasks.errors import NotThere, UnusableData, WrongParameter
 from tasks.record import TiltSeries
 from tasks.steps import STEPS
 
-NAME = re.compile(r"[\w.+-]+")
+NAME = re.compile(r"[\w+-][\w.+-]*")  # never "..", nor a hidden folder
+
+
+def checked_name(kind: str, name: str) -> str:
+    """Return the name of a branch or series, which becomes a folder.
+
+    Raises
+    ------
+    WrongParameter
+        If it has other characters than a folder's name should have.
+    """
+    if not NAME.fullmatch(name):
+        raise WrongParameter(
+            f"{kind} name {name!r}: use letters, digits and _ . + -, not starting with a dot"
+        )
+    return name
 
 
 def open_store(url: str) -> Store:
@@ -105,6 +120,8 @@ class Project:
 
     def exists(self) -> bool:
         """Tell whether there is a project at the URL."""
+        if isinstance(self.store, LocalStore) and not self.store.root.is_dir():
+            return False  # reading it would make the folder
         return self.read_json("zarr.json") is not None
 
     def require(self) -> None:
@@ -123,6 +140,7 @@ class Project:
 
     def series(self, name: str) -> Series:
         """Return series `name`, which must have been imported."""
+        self.require()
         if not self._is_series(name):
             known = ", ".join(self.series_names()) or "none yet"
             raise NotThere(f"{self.url}: no series {name!r} (there are: {known})")
@@ -130,10 +148,7 @@ class Project:
 
     def add_series(self, record: TiltSeries) -> Series:
         """Store an imported record; results that exist for the series stay."""
-        if not NAME.fullmatch(record.name):
-            raise WrongParameter(
-                f"series name {record.name!r} has characters other than letters, digits, _ . + -"
-            )
+        checked_name("series", record.name)
         zarr.open_group(self.store, mode="a", zarr_format=3)
         group = zarr.open_group(self.store, path=record.name, mode="a", zarr_format=3)
         group.update_attributes({"series": record.model_dump(mode="json")})
@@ -158,33 +173,29 @@ class Series:
 
     def pointer(self, branch: str, step: str) -> str | None:
         """Return the key of the result of `step` on `branch`, or None."""
-        value = self.project.read_json(f"{self.name}/branches/{branch}/{step}.json")
+        value = self.project.read_json(self._path("branches", branch, step))
         return None if value is None else str(value["key"])
 
     def point(self, branch: str, step: str, key: str) -> None:
         """Let `branch` use the result `key` of `step`."""
-        if not NAME.fullmatch(branch):
-            raise WrongParameter(
-                f"branch name {branch!r} has characters other than letters, digits, _ . + -"
-            )
-        self.project.write_json(f"{self.name}/branches/{branch}/{step}.json", {"key": key})
+        self.project.write_json(self._path("branches", branch, step), {"key": key})
 
     def failure(self, branch: str, step: str) -> str | None:
         """Return why `step` failed on `branch` at its last try, or None."""
-        value = self.project.read_json(self._failure_path(branch, step))
+        value = self.project.read_json(self._path("failures", branch, step))
         return None if value is None else str(value["reason"])
 
     def note_failure(self, branch: str, step: str, reason: str) -> None:
         """Write down why `step` failed on `branch`."""
-        self.project.write_json(self._failure_path(branch, step), {"reason": reason})
+        self.project.write_json(self._path("failures", branch, step), {"reason": reason})
 
     def forget_failure(self, branch: str, step: str) -> None:
         """Forget that `step` failed on `branch`."""
         if self.failure(branch, step) is not None:
-            self.project.delete_object(self._failure_path(branch, step))
+            self.project.delete_object(self._path("failures", branch, step))
 
-    def _failure_path(self, branch: str, step: str) -> str:
-        return f"{self.name}/failures/{branch}/{step}.json"
+    def _path(self, kind: str, branch: str, step: str) -> str:
+        return f"{self.name}/{kind}/{checked_name('branch', branch)}/{step}.json"
 
     def result(self, step: str, key: str) -> Result:
         """Return the result `key` of `step`, made or not."""

@@ -14,6 +14,8 @@ from kernels.fourier import fast_size, rfft2
 # Rows and columns this near to zero frequency carry the detector's lines, not the specimen.
 CROSS = 1.5
 
+NORMAL_MAD = 1.4826  # standard deviation per median absolute deviation of a normal distribution
+
 
 @dataclass(frozen=True)
 class PolarSpectra:
@@ -84,6 +86,18 @@ def tile_spectra(
     x, y = np.meshgrid(np.asarray(columns) - nx // 2, np.asarray(rows) - ny // 2)
     centres = np.stack([x.ravel(), y.ravel()], axis=1) + float(box // 2)
     return xp.concat(spectra), centres
+
+
+def without_extremes(image: Array, deviations: float = 3.0) -> Array:
+    """Clip an image (ny, nx) at so many robust standard deviations around its median.
+
+    Gold absorbs as well as it shifts the phase, and outshines everything else in a spectrum: left
+    in, it pulls the defocus of thin rings towards smaller values.
+    """
+    host = to_host(image)
+    middle = float(np.median(host))
+    spread = deviations * NORMAL_MAD * float(np.median(np.abs(host - middle)))
+    return namespace(image).clip(image, middle - spread, middle + spread)
 
 
 def tile_box(shape: tuple[int, int], pixel_size: float, length: float = 1000.0) -> int:

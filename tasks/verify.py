@@ -16,7 +16,7 @@ from tasks.truth import SeriesTruth, SimulationParameters, Truth
 Vectors = NDArray[np.float64]
 
 ENOUGH_VIEWS = 20  # in which a bead must appear to count
-SEARCHED = 4  # voxels around a bead's expected place
+SEARCHED = 1.5  # radii around a bead's expected place
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _compare_series(
     return [
         Line(name, "views wrongly left out or kept", wrong, 0, ""),
         Line(name, "motion error, median over views", float(np.median(motion)), 2.0, "Å"),
-        Line(name, "defocus error, median over views", float(np.median(defocus)), 500, "Å"),
+        Line(name, "defocus error, median over views", float(np.median(defocus)), 630, "Å"),
         Line(
             name, "defocus error, 90 % of views within", float(np.quantile(defocus, 0.9)), 1500, "Å"
         ),
@@ -146,10 +146,15 @@ def _hits_left(series: Series, truth: SeriesTruth, branch: str, pixel: float) ->
 
 @dataclass(frozen=True)
 class _Beads:
-    """Beads as the found geometry has them, from their true places in the raw images."""
+    """Beads as the found geometry has them, from their true places in the raw images.
+
+    `whole` are those that no view cuts off.
+    """
 
     true: Vectors
     found: Vectors
+    radii: Vectors
+    whole: NDArray[np.bool_]
     consistency: float
 
     @classmethod
@@ -170,7 +175,9 @@ class _Beads:
                 for i in lit
             ]
         )
-        seen = (np.abs(raw) < simulated.size * simulated.pixel_size / 2).all(axis=-1)
+        radii, half = np.asarray(truth.bead_radii), simulated.size * simulated.pixel_size / 2
+        seen = (np.abs(raw) < half).all(axis=-1)
+        whole = (np.abs(raw) < half - 2 * radii[:, None]).all(axis=(0, 2))
         kept = seen.sum(axis=0) >= min(ENOUGH_VIEWS, len(lit) // 2)
         found = geometry.fit_points(raw[:, kept], seen[:, kept], views)
         residual = np.stack(
@@ -179,7 +186,8 @@ class _Beads:
                 for places, view in zip(raw, views, strict=True)
             ]
         )[seen[:, kept]]
-        return cls(beads[kept], found, float(np.sqrt((residual**2).sum(axis=-1).mean())))
+        consistency = float(np.sqrt((residual**2).sum(axis=-1).mean()))
+        return cls(beads[kept], found, radii[kept], whole[kept], consistency)
 
     def distance(self, *, mirrored: bool) -> float:
         """Return the rms distance to the planted beads, or to their mirror image [Å].
@@ -199,20 +207,24 @@ def _moved(record: TiltSeries, index: int) -> bool:
 
 
 def _beads_in_tomogram(series: Series, beads: _Beads, branch: str) -> float:
-    """Return the share of beads whose darkest voxel lies within 1.5 voxels of its place."""
+    """Return the share of whole beads that are centred within half a voxel of their place."""
     result = series.current(branch, "reconstruct")
     about, volume = result.attributes(), result.array("0")
     shape = np.asarray(volume.shape)
     voxel, centre = about["pixel_size"], np.asarray(about["centre"])
     sign = -1 if about["parameters"]["invert"] else 1
+    places = (beads.found - centre)[:, ::-1] / voxel + shape // 2
     hits = total = 0
-    for place in (beads.found - centre)[:, ::-1] / voxel + shape // 2:
-        low = np.rint(place).astype(int) - SEARCHED
-        high = low + 2 * SEARCHED + 1
+    for place, radius in zip(places[beads.whole], beads.radii[beads.whole] / voxel, strict=True):
+        reach = int(np.ceil(radius * SEARCHED))
+        low = np.rint(place).astype(int) - reach
+        high = low + 2 * reach + 1
         if (low < 0).any() or (high > shape).any():
             continue
         box = sign * np.asarray(volume[tuple(slice(a, b) for a, b in zip(low, high, strict=True))])
-        darkest = np.asarray(np.unravel_index(np.argmin(box), box.shape)) + low
-        hits += bool(np.linalg.norm(darkest - place) <= 1.5)
+        dark = np.clip(-box - 0.4 * np.abs(box.min()), 0, None)
+        if box.min() < 0:
+            found = [(dark * axis).sum() / dark.sum() for axis in np.indices(box.shape)] + low
+            hits += bool(np.linalg.norm(found - place) <= 0.5)
         total += 1
     return hits / total if total else float("nan")

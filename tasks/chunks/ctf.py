@@ -13,7 +13,7 @@ from kernels.ctf import Ctf
 from kernels.ctf_fit import CtfFit, CtfPrior, CtfSearch, fit_ctf
 from kernels.ctf_profile import CtfProfile
 from kernels.geometry import View, defocus_offset, midplane_points
-from kernels.spectra import mean_spectrum, polar_spectra, tile_spectra
+from kernels.spectra import mean_spectrum, polar_spectra, tile_spectra, without_extremes
 from tasks.chunks.device import on_device
 from tasks.parameters import CtfParameters
 from tasks.record import Acquisition
@@ -113,7 +113,8 @@ def memory_of_view(shape: tuple[int, int], box: int) -> int:
 
 
 def _tiles(source: Result, index: int, box: int) -> tuple[Any, NDArray[np.float64]]:
-    return tile_spectra(on_device(np.asarray(source.images()[index])), box)
+    image = on_device(np.asarray(source.images()[index]))
+    return tile_spectra(without_extremes(image), box)
 
 
 def _offsets(

@@ -1,9 +1,9 @@
 """Marker-free alignment: match each view with a projection of the other views' reconstruction.
 
 The views' features are smeared into a small volume. Only its dense part is projected: what
-many views agree on stands far above their streaks, so the reference is sharp where a linear
-one would be blurred over the specimen's thickness and drift with it (measured: 1.5 Å against
-5 to 200 Å rms on simulated series with 12 to 30 beads; without beads 2 to 4 Å).
+many views agree on stands far above their streaks, so the reference is sharp where a linear one
+would be blurred over the specimen's thickness and drift with it (rms of the beads on simulated
+series: 1.0 to 1.5 Å, without beads 1.4 Å; linear reference 4 to 220 Å).
 
 `grow` starts from a coarse alignment and adds one view after another, from low tilt to high;
 `sweep` matches every view with all others, until nothing moves; `refine_axis` looks for the
@@ -36,6 +36,9 @@ from kernels.matching_reference import (
     spread_of,
 )
 
+# Degrees: a turn by more changes what the shifts are matched with.
+FAR_TURN = 0.2
+
 
 @dataclass(frozen=True)
 class Matched:
@@ -51,7 +54,7 @@ class Matched:
         How far (dy, dx) each view's content was found from where it was expected, in the
         aligned frame [Å].
     depths : (float, float)
-        Z between which the dense matter lies, as seen before the moves [Å].
+        Z between which the dense matter lies [Å].
     """
 
     views: tuple[View, ...]
@@ -117,8 +120,13 @@ def match_series(
     result, thickness = _centred(result, used, thickness)
     settings = (pixel_size, used, thickness)
     result = _settle(images, result, settings, tolerance, 2)
-    if axis_search > 0:
-        result = refine_axis(images, result.views, *settings, search=axis_search)
+    # A second look, from better shifts, where the first one turned the axis far.
+    for _ in range(2 if axis_search > 0 else 0):
+        before = result.views
+        result = refine_axis(images, before, *settings, search=axis_search)
+        result = _settle(images, result, settings, tolerance, 2)
+        if abs(result.views[0].axis - before[0].axis) < FAR_TURN:
+            break
     result = _settle(images, result, settings, tolerance, rounds)
     return _centred(result, used, thickness)[0]
 
@@ -270,11 +278,9 @@ def centre_across(views: Sequence[View], used: Sequence[bool]) -> tuple[View, ..
 
 
 def move_origin(views: Sequence[View], depth: float) -> tuple[View, ...]:
-    """Move the origin along z to `depth` [Å].
+    """Move the origin along z to `depth` [Å]: by depth·sin θ across the tilt axis in each view.
 
-    In a view the content then lies depth·sin θ further across the tilt axis. Shifts alone do not
-    tell where the specimen lies: the coarse alignment puts what correlates best at Z = 0, the
-    volume shows the rest.
+    Shifts alone do not tell where the specimen lies, only the volume does.
     """
     return tuple(move_view(v, 0.0, depth * float(np.sin(np.radians(v.tilt)))) for v in views)
 

@@ -131,8 +131,6 @@ def write_defoci(folder: Path, record: TiltSeries, say: Say) -> None:
     if not known:
         say(f"{name}: no CTF on this branch: no {name}.defocus and {name}_ctffind.txt")
         return
-    if record.hand == -1:
-        say(f"{name}: the defocus gradient is inverted: tell ctfphaseflip to invert tilt angles")
     write_defocus(
         folder / f"{name}.defocus",
         [
@@ -148,6 +146,7 @@ def write_defoci(folder: Path, record: TiltSeries, say: Say) -> None:
             )
             for i, tilt, ctf in known
         ],
+        inverted=record.hand == -1,
     )
     write_ctffind(
         folder / f"{name}_ctffind.txt",

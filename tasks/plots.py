@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from math import ceil, floor, log10
 from statistics import median
+from typing import Any
 
 import matplotlib
 import matplotlib.image
@@ -21,7 +22,7 @@ from tasks.tables import ANGSTROM_PER_MICROMETRE
 
 # Distinct for all kinds of colour vision (Okabe and Ito 2008).
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#8a8f98"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.spines.top": False,
@@ -76,7 +77,7 @@ def motion_plot(record: TiltSeries) -> Plot | None:
         ("first half", "^", ORANGE, [motion.early for _, motion in known]),
         ("second half", "v", GREEN, [motion.late for _, motion in known]),
     ):
-        _line(axes, views, values, name, marker, colour, lambda v: bool(v.motion.reliable))
+        _line(axes, views, values, name, marker, colour, lambda v: v.motion is not None and v.motion.reliable)
     axes.set_ylim(bottom=0)
     _legend(axes)
     totals = {view.tilt_angle: motion.total for view, motion in known if view.excluded is None}

@@ -84,11 +84,14 @@ def read_defocus(path: StrPath) -> Defocus:
     return Defocus(tuple(rows), version, bool(flags & INVERTED))
 
 
-def write_defocus(path: StrPath, rows: Sequence[DefocusRow], version: int = 3) -> None:
+def write_defocus(
+    path: StrPath, rows: Sequence[DefocusRow], version: int = 3, *, inverted: bool = False
+) -> None:
     """Write version 3 with astigmatism, and phase shift where there is one, or version 2.
 
-    Version 2 has one number per view, the mean defocus. Angles are in degrees, so that the
-    flags are 1 or 5, which novaCTF reads as well.
+    Version 2 has one number per view, the mean defocus, and no flags. Angles are in degrees, so
+    that the flags are 1 or 5, and 16 more where tilt angles must be `inverted` (hand −1 of design
+    §4); novaCTF reads all of these.
     """
     if version not in {2, 3} or not rows:
         raise FormatError(path, f"version {version}, {len(rows)} rows", "use version 2 or 3")
@@ -97,7 +100,8 @@ def write_defocus(path: StrPath, rows: Sequence[DefocusRow], version: int = 3) -
     if any(row.cut_on for row in rows):
         raise FormatError(path, "a cut-on frequency is not written", "set it to 0")
     phase = any(row.phase_shift for row in rows)
-    lines = [f"{ASTIGMATISM | (PHASE if phase else 0)}\t0\t0.\t0.\t0\t3"] if version == 3 else []
+    flags = ASTIGMATISM | (PHASE if phase else 0) | (INVERTED if inverted else 0)
+    lines = [f"{flags}\t0\t0.\t0.\t0\t3"] if version == 3 else []
     for i, row in enumerate(rows):
         words = [f"{row.first}", f"{row.last}", f"{row.low_tilt:.2f}", f"{row.high_tilt:.2f}"]
         if version == 3:

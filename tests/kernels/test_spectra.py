@@ -18,6 +18,7 @@ from kernels.spectra import (
     polar_spectra,
     tile_box,
     tile_spectra,
+    without_extremes,
 )
 
 On = Callable[[Any], Any]
@@ -109,3 +110,12 @@ def test_box_is_given_in_angstrom_and_fits_the_image() -> None:
 def test_impossible_tiles_are_refused(box: int, overlap: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tile_spectra(noise((128, 160)), box, overlap)
+
+
+def test_extremes_are_clipped_and_the_rest_is_kept(on):
+    image = np.random.default_rng(0).normal(10, 2, size=(64, 64)).astype(np.float32)
+    image[10:14, 20:24] = -200
+    clipped = to_host(without_extremes(on(image), 4.0))
+    assert clipped.min() == pytest.approx(2, abs=0.5)
+    kept = np.abs(image - 10) < 7
+    np.testing.assert_array_equal(clipped[kept], image[kept])

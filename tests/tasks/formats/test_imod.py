@@ -258,3 +258,9 @@ def test_command_files_hold_their_parameters(tmp_path: Path) -> None:
                 transforms="TS_01.xf", size=(928, 960), binning=4)  # fmt: skip
     entries = imod.read_command(tmp_path / "newst.com")
     assert (entries["SizeToOutputInXandY"], entries["BinByFactor"]) == ("928,960", "4")
+
+
+def test_an_inverted_gradient_is_flagged(tmp_path):
+    path = tmp_path / "a.defocus"
+    write_defocus(path, [DefocusRow(1, 1, -3.0, -3.0, 2e4, 1.9e4, 10.0)], inverted=True)
+    assert read_defocus(path).inverted

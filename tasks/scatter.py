@@ -36,14 +36,14 @@ def scatter(
 ) -> Iterator[tuple[Unit, Any]]:
     """Run ``function(*unit.arguments)`` for every unit and yield the reports as they come.
 
-    At most two units per worker are under way, so that a long series neither floods the
-    scheduler nor piles up in memory, and a dead worker costs only what it was doing: Dask runs
-    that again elsewhere. The first error ends the rest.
+    One unit per worker is under way, so that a long series neither floods the scheduler nor piles
+    up in memory, and a dead worker costs only what it was doing: Dask runs that again elsewhere,
+    and knows which unit was to blame. The first error ends the rest.
 
     Raises
     ------
     UserError
-        If a unit has killed four workers in a row.
+        Naming a unit that has killed several workers in a row.
     Exception
         What `function` raised.
     """
@@ -67,7 +67,7 @@ def _on_dask(
         under_way[future.key] = unit
         return future
 
-    window = 2 * cluster.worker_count(execution)
+    window = cluster.worker_count(execution)
     # Without the loop, as_completed would look for a default client.
     futures = as_completed([submit(unit) for unit in islice(todo, window)], loop=client.loop)
     try:
@@ -95,7 +95,7 @@ def _on_threads(
     width = cluster.worker_count(execution)
     with ThreadPoolExecutor(width) as pool:
         under_way: dict[Future[Any], Unit] = {}
-        for unit in islice(todo, 2 * width):
+        for unit in islice(todo, width):
             under_way[pool.submit(function, *unit.arguments)] = unit
         try:
             while under_way:

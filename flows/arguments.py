@@ -16,7 +16,7 @@ def shown(text: str) -> Any:
     return Field(json_schema_extra={"description": text})
 
 
-Project = Annotated[str, shown("folder or URL of the project, e.g. /data/session.zarr")]
+Project = Annotated[str, shown("full path or URL of the project, e.g. /data/session.zarr")]
 SeriesName = Annotated[str, shown("name of the tilt series, e.g. TS_01")]
 SeriesNames = Annotated[list[str] | None, shown("names of the tilt series; empty: all")]
 Branch = Annotated[str, shown("name under which the results are kept together")]

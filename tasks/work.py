@@ -88,7 +88,7 @@ def step_task(name: str) -> Callable[[Callable[P, Outcome]], Task[P, Outcome]]:
             retry_condition_fn=_retry,
             cache_policy=NO_CACHE,
             persist_result=False,
-            task_run_name="{series} {branch}",
+            task_run_name=f"{name} {{series}} {{branch}}",
         )
 
     return decorate

@@ -9,6 +9,10 @@ from tasks.parameters import Execution, MarkerfreeParameters
 from tasks.scatter import Unit
 from tasks.work import Outcome, begin, step_task
 
+# Mean correlation of views with their references: 0.4 to 0.8 where there is something to match,
+# 0.02 where there is nothing.
+LEAST_SCORE = 0.1
+
 
 @step_task("markerfree")
 def markerfree(
@@ -20,7 +24,8 @@ def markerfree(
 ) -> Outcome:
     """Refine the shifts of every view that is not excluded, and the tilt axis of all of them.
 
-    The specimen's origin is put into the middle of the dense matter.
+    The specimen's origin is put into the middle of the dense matter. Where the views show nothing
+    to match, the coarse alignment is kept, and the result says so.
     """
     work = begin("markerfree", project, series, parameters, branch, execution)
     if work.done:
@@ -38,14 +43,20 @@ def markerfree(
         ),
     )["match"]
     work.result.delete_array("reduced")
-    views = [View(**fields) for fields in report["views"]]
     low, high = report["depths"]
+    found = report["score"] >= LEAST_SCORE
+    views = [View(**fields) for fields in report["views"]] if found else start
     scores = sorted(
         score for score, taking_part in zip(report["scores"], used, strict=True) if taking_part
     )
-    return work.finish(
+    told = (
         f"tilt axis {views[used.index(True)].axis:.2f}°, median correlation "
-        f"{scores[len(scores) // 2]:.2f}, matter {high - low:.0f} Å thick",
+        f"{scores[len(scores) // 2]:.2f}, matter {high - low:.0f} Å thick"
+        if found
+        else f"the views do not match (mean correlation {report['score']:.2f}): coarse shifts kept"
+    )
+    return work.finish(
+        told,
         views=decided_geometry(views, used),
         table=[
             {
@@ -60,5 +71,5 @@ def markerfree(
             for i, view in enumerate(views)
             if used[i]
         ],
-        extra={"depths": [low, high]},
+        extra={"depths": [low, high], "matched": found},
     )

@@ -74,7 +74,7 @@ def match_views(
     Returns
     -------
     dict
-        "views": fields of each View; "scores" and "moves" [Å] of each; "depths": Z between which
+        "views": fields of each View; "score": the mean one; "scores" and "moves" [Å] of each; "depths": Z between which
         the dense matter lies [Å].
     """
     images = on_device(np.asarray(target.array("reduced")[:]))
@@ -90,6 +90,7 @@ def match_views(
     )
     return {
         "views": [asdict(view) for view in matched.views],
+        "score": matched.score,
         "scores": matched.scores.tolist(),
         "moves": np.hypot(*matched.moves.T).tolist(),
         "depths": list(matched.depths),

@@ -74,8 +74,8 @@ def match_views(
     Returns
     -------
     dict
-        "views": fields of each View; "score": the mean one; "scores" and "moves" [Å] of each; "depths": Z between which
-        the dense matter lies [Å].
+        "views": fields of each View; "scores" and "moves" [Å] of each; "score": mean of the scores;
+        "depths": Z between which the dense matter lies [Å].
     """
     images = on_device(np.asarray(target.array("reduced")[:]))
     matched = match_series(

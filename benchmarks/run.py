@@ -1,105 +1,30 @@
 """Time the kernels on this machine and say how near its roof they come.
 
-``python benchmarks/run.py [--threads N] [NAME …]`` prints one table. To add a kernel, write a
-function that makes its data and returns a `Work`, and add it to `KERNELS`.
+``python benchmarks/run.py [--threads N] [NAME …]`` prints one table. To add a kernel, see
+`benchmarks.timed`.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from math import log2
+from pathlib import Path
 from time import perf_counter
 
 import numba
 import numpy as np
 import scipy.fft
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from kernels import fourier, wbp
-from kernels.backproject import aligned_projection, backproject
-from kernels.geometry import View
+sys.path.insert(0, str(Path(__file__).parents[1]))  # so that it also runs as a plain script
+
+from benchmarks.timed import KERNELS
 
 SECONDS = 2.0  # spent on each kernel, but at least three runs: the fastest one counts
 STEPS = 16  # multiply-adds on a value between reading and writing it
-
-
-@dataclass(frozen=True)
-class Work:
-    """One kernel on given data.
-
-    Attributes
-    ----------
-    size : str
-        Of the data, for the table.
-    run : callable
-        Does the work once.
-    traffic : float
-        Bytes that must be read and written at least.
-    flops : float
-        Floating-point operations that must be done at least.
-    note : callable, optional
-        Makes the kernel's customary figure of the seconds that it took.
-    """
-
-    size: str
-    run: Callable[[], object]
-    traffic: float
-    flops: float
-    note: Callable[[float], str] = lambda seconds: ""
-
-
-def _images(*shape: int) -> NDArray[np.float32]:
-    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-
-
-def back_projection(n_views: int = 41, size: int = 1024, planes: int = 128) -> Work:
-    views, shape = _images(n_views, size, size), (planes, size, size)
-    geometry = [View(float(tilt), 0) for tilt in np.linspace(-60, 60, n_views)]
-    projection = aligned_projection(geometry, shape, size)
-    volume = np.zeros(shape, dtype=np.float32)
-    updates = n_views * volume.size
-    return Work(
-        f"{n_views} × {size}² → {planes} × {size}²",
-        lambda: backproject(views, projection, shape, out=volume),
-        traffic=views.nbytes + 2 * volume.nbytes,
-        flops=4 * updates,
-        note=lambda seconds: f"{updates / seconds * 1e-9:.1f} G voxel·views/s",
-    )
-
-
-def row_filter(n_views: int = 41, size: int = 1024) -> Work:
-    views, n = _images(n_views, size, size), wbp.padded_width(size)
-    ramp = wbp.ramp(n)
-    return Work(
-        f"{n_views} × {size}², rows padded to {n}",
-        lambda: wbp.filter_views(views, ramp),
-        traffic=2 * views.nbytes,
-        flops=n_views * size * 5 * n * log2(n),
-        note=lambda seconds: f"{n_views / seconds:.0f} views/s",
-    )
-
-
-def rfft2(n_views: int = 41, size: int = 1024) -> Work:
-    images = _images(n_views, size, size)
-    return Work(
-        f"{n_views} × {size}²",
-        lambda: fourier.rfft2(images),
-        traffic=2 * images.nbytes,
-        flops=2.5 * images.size * log2(size * size),
-        note=lambda seconds: f"{n_views / seconds:.0f} images/s",
-    )
-
-
-KERNELS: dict[str, Callable[[], Work]] = {
-    "back_projection": back_projection,
-    "row_filter": row_filter,
-    "rfft2": rfft2,
-}
 
 
 @numba.njit(parallel=True, fastmath={"contract"})

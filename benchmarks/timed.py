@@ -1,0 +1,200 @@
+"""The kernels that are timed, each on data of a typical size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import log2
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import dose, fourier, wbp, xrays
+from kernels.align_coarse import measure_pair, prepare_view
+from kernels.backproject import aligned_projection, backproject
+from kernels.ctf_fit import fit_ctf
+from kernels.geometry import View
+from kernels.motion import estimate_shifts, sum_frames
+from kernels.resample import resample_view
+from kernels.spectra import polar_spectra, tile_spectra
+
+
+@dataclass(frozen=True)
+class Work:
+    """One kernel on given data.
+
+    Attributes
+    ----------
+    size : str
+        Of the data, for the table.
+    run : callable
+        Does the work once.
+    traffic : float
+        Bytes that must be read and written at least.
+    flops : float
+        Floating-point operations that must be done at least.
+    note : callable, optional
+        Makes the kernel's customary figure of the seconds that it took.
+    """
+
+    size: str
+    run: Callable[[], object]
+    traffic: float
+    flops: float
+    note: Callable[[float], str] = lambda seconds: ""
+
+
+def _images(*shape: int) -> NDArray[np.float32]:
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+
+def back_projection(n_views: int = 41, size: int = 1024, planes: int = 128) -> Work:
+    views, shape = _images(n_views, size, size), (planes, size, size)
+    geometry = [View(float(tilt), 0) for tilt in np.linspace(-60, 60, n_views)]
+    projection = aligned_projection(geometry, shape, size)
+    volume = np.zeros(shape, dtype=np.float32)
+    updates = n_views * volume.size
+    return Work(
+        f"{n_views} × {size}² → {planes} × {size}²",
+        lambda: backproject(views, projection, shape, out=volume),
+        traffic=views.nbytes + 2 * volume.nbytes,
+        flops=4 * updates,
+        note=lambda seconds: f"{updates / seconds * 1e-9:.1f} G voxel·views/s",
+    )
+
+
+def row_filter(n_views: int = 41, size: int = 1024) -> Work:
+    views, n = _images(n_views, size, size), wbp.padded_width(size)
+    ramp = wbp.ramp(n)
+    return Work(
+        f"{n_views} × {size}², rows padded to {n}",
+        lambda: wbp.filter_views(views, ramp),
+        traffic=2 * views.nbytes,
+        flops=n_views * size * 5 * n * log2(n),
+        note=lambda seconds: f"{n_views / seconds:.0f} views/s",
+    )
+
+
+def rfft2(n_views: int = 41, size: int = 1024) -> Work:
+    images = _images(n_views, size, size)
+    return Work(
+        f"{n_views} × {size}²",
+        lambda: fourier.rfft2(images),
+        traffic=2 * images.nbytes,
+        flops=2.5 * images.size * log2(size * size),
+        note=lambda seconds: f"{n_views / seconds:.0f} images/s",
+    )
+
+
+def fourier_flops(pixels: int, transforms: float) -> float:
+    """Return the operations of real transforms of images of so many pixels."""
+    return transforms * 2.5 * pixels * log2(pixels)
+
+
+def motion_estimate(frames: int = 8, size: int = 1024) -> Work:
+    movie = [image + 10 for image in _images(frames, size, size)]
+    pixels = size * size
+    return Work(
+        f"{frames} × {size}², 2.7 Å",
+        lambda: estimate_shifts(movie, 2.7),
+        traffic=frames * pixels * 4,
+        # Three transforms a frame to reduce and whiten, and some 40 evaluations of the gradient,
+        # each with a phase ramp, a sum and a product per frame at 4 Å.
+        flops=fourier_flops(pixels, 3 * frames) + 40 * frames * 30 * pixels / 4,
+        note=lambda seconds: f"{1 / seconds:.1f} movies/s",
+    )
+
+
+def motion_sum(frames: int = 8, size: int = 2048) -> Work:
+    movie = list(_images(frames, size, size))
+    shifts = np.linspace(0, 3, 2 * frames).reshape(frames, 2)
+    pixels = size * size
+    return Work(
+        f"{frames} × {size}² → {size // 2}²",
+        lambda: sum_frames(movie, shifts, 2.0),
+        traffic=frames * pixels * 4 + 3 * pixels,
+        flops=fourier_flops(pixels, frames) + fourier_flops(pixels // 4, 2),
+        note=lambda seconds: f"{1 / seconds:.1f} movies/s",
+    )
+
+
+def ctf_fit(size: int = 1024) -> Work:
+    image = _images(size, size)
+    tiles, _ = tile_spectra(image, 384)
+
+    def run() -> object:
+        spectra, centres = tile_spectra(image, 384)
+        return fit_ctf(polar_spectra(spectra), np.zeros(len(centres)), 2.7)
+
+    return Work(
+        f"{size}², {len(tiles)} tiles of 384²",
+        run,
+        traffic=image.nbytes,
+        flops=fourier_flops(384 * 384, len(tiles)),
+        note=lambda seconds: f"{1 / seconds:.1f} views/s",
+    )
+
+
+def xray_erasing(size: int = 1024) -> Work:
+    image = _images(size, size)
+    return Work(
+        f"{size}²",
+        lambda: xrays.erase(image, np.random.default_rng(0)),
+        traffic=2 * image.nbytes,
+        flops=10 * image.size,
+        note=lambda seconds: f"{1 / seconds:.1f} views/s",
+    )
+
+
+def dose_weighting(size: int = 1024) -> Work:
+    image = _images(size, size)
+    return Work(
+        f"{size}²",
+        lambda: dose.weight_image(image, 60.0, 2.7, 300.0),
+        traffic=2 * image.nbytes,
+        flops=fourier_flops(image.size, 2),
+        note=lambda seconds: f"{1 / seconds:.0f} views/s",
+    )
+
+
+def resampling(size: int = 1024) -> Work:
+    image = _images(size, size)
+    view = View(30.0, 85.3, 40.0, -25.0)
+    return Work(
+        f"{size}², quintic splines",
+        lambda: resample_view(image, view, 2.7, (size, size)),
+        traffic=2 * image.nbytes,
+        flops=fourier_flops(image.size, 2) + 36 * 2 * image.size,
+        note=lambda seconds: f"{1 / seconds:.0f} views/s",
+    )
+
+
+def pair_correlation(size: int = 256) -> Work:
+    views = [
+        prepare_view(image, View(tilt, 85.3), 10.8, (size, size))
+        for image, tilt in zip(_images(2, size, size), (0.0, 3.0), strict=True)
+    ]
+    return Work(
+        f"2 × {size}²",
+        lambda: measure_pair(*views),
+        traffic=8 * size * size,
+        flops=fourier_flops(size * size, 3 * 1.25**2) + 72 * size * size,
+        note=lambda seconds: f"{1 / seconds:.0f} pairs/s",
+    )
+
+
+KERNELS: dict[str, Callable[[], Work]] = {
+    work.__name__: work
+    for work in (
+        back_projection,
+        row_filter,
+        rfft2,
+        motion_estimate,
+        motion_sum,
+        ctf_fit,
+        xray_erasing,
+        dose_weighting,
+        resampling,
+        pair_correlation,
+    )
+}

@@ -77,7 +77,15 @@ def motion_plot(record: TiltSeries) -> Plot | None:
         ("first half", "^", ORANGE, [motion.early for _, motion in known]),
         ("second half", "v", GREEN, [motion.late for _, motion in known]),
     ):
-        _line(axes, views, values, name, marker, colour, lambda v: v.motion is not None and v.motion.reliable)
+        _line(
+            axes,
+            views,
+            values,
+            name,
+            marker,
+            colour,
+            lambda v: v.motion is not None and v.motion.reliable,
+        )
     axes.set_ylim(bottom=0)
     _legend(axes)
     totals = {view.tilt_angle: motion.total for view, motion in known if view.excluded is None}

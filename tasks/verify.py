@@ -223,7 +223,8 @@ def _beads_in_tomogram(series: Series, beads: _Beads, branch: str) -> float:
             continue
         box = sign * np.asarray(volume[tuple(slice(a, b) for a, b in zip(low, high, strict=True))])
         dark = np.clip(-box - 0.4 * np.abs(box.min()), 0, None)
-        if box.min() < 0:
+        middle = box[(slice(reach - 1, reach + 2),) * 3]
+        if middle.mean() < 0:  # else it is bright, in a dark ring as well centred
             found = [(dark * axis).sum() / dark.sum() for axis in np.indices(box.shape)] + low
             hits += bool(np.linalg.norm(found - place) <= 0.5)
         total += 1

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.errors import UnusableData, WrongParameter
+from tasks.formats.errors import FormatError
+from tasks.formats.mrc import open_frames, read_image, write_stack
+from tasks.ingest import import_series
+from tasks.motion import motion
+from tasks.parameters import Execution, ImportParameters, MotionParameters
+from tasks.store import Result, parse_project
+from tasks.truth import read_truth
+
+THREADS = Execution(cluster="threads", workers=2)
+VIEWS, FRAMES, SIZE = 7, 4, 128
+
+
+def corrected(project: str, **given: Any) -> Result:
+    outcome = motion.fn(project, "TS_01", MotionParameters(**given), "main", THREADS)
+    return parse_project(project).series("TS_01").result("motion", outcome.key)
+
+
+@pytest.fixture
+def own_data(tiny_data: Path, tmp_path: Path) -> Path:
+    """Return a copy of the tiny data that a test may spoil."""
+    return shutil.copytree(tiny_data, tmp_path / "data")
+
+
+def import_own(data: Path, **given: Any) -> str:
+    project = str(data.parent / "own.zarr")
+    import_series.fn(project, str(data / "TS_01.mrc.mdoc"), ImportParameters(mdoc="x", **given))
+    return project
+
+
+def test_images_are_one_view_a_chunk_and_finite(finished_project: str) -> None:
+    result = parse_project(finished_project).series("TS_01").current("main", "motion")
+    for name in ("images", "odd", "even"):
+        array = result.array(name)
+        assert array.shape == (VIEWS, SIZE, SIZE)
+        assert array.chunks == (1, SIZE, SIZE)
+        assert array.dtype == np.float32
+        assert np.isfinite(array[:]).all()
+    assert result.array("shifts").shape == (VIEWS, FRAMES, 2)
+    assert result.array("shifts").chunks == (1, FRAMES, 2)
+
+
+def test_odd_and_even_frames_sum_to_all_of_them(finished_project: str) -> None:
+    result = parse_project(finished_project).series("TS_01").current("main", "motion")
+    halves = result.array("odd")[:] + result.array("even")[:]
+    np.testing.assert_allclose(halves, result.array("images")[:], atol=2e-4)
+    assert np.abs(result.array("odd")[:] - result.array("even")[:]).max() > 1
+
+
+def test_without_alignment_the_image_is_the_sum_of_the_frames_times_the_gain(
+    tiny_project: str, tiny_data: Path
+) -> None:
+    result = corrected(tiny_project, align=False, first_frame=2, last_frame=3)
+    record = parse_project(tiny_project).series("TS_01").imported()
+    frames = open_frames(record.views[3].movie.path)
+    expected = (frames.frame(1) + frames.frame(2).astype(np.float32)) * read_image(
+        tiny_data / "gain.mrc"
+    )
+    np.testing.assert_allclose(result.array("images")[3], expected, rtol=1e-4, atol=1e-4)
+    shifts = result.array("shifts")[:]
+    assert np.isnan(shifts[:, [0, 3]]).all()
+    assert (shifts[:, 1:3] == 0).all()
+
+
+def test_the_planted_motion_is_found(finished_project: str, tiny_data: Path) -> None:
+    series = parse_project(finished_project).series("TS_01")
+    shifts, record = series.current("main", "motion").array("shifts")[:], series.record("main")
+    (truth, _) = read_truth(tiny_data).series
+    errors = []
+    for found, planted, view in zip(shifts, truth.views, record.views, strict=True):
+        true = np.asarray(planted.frame_shifts)[:, ::-1] / 5.4  # x, y in Å to y, x in pixels
+        if view.motion is not None and view.motion.reliable:
+            np.testing.assert_allclose(found[0], 0, atol=1e-9)
+            errors.append(np.sqrt(np.mean((found - (true - true[0])) ** 2)))
+            length = np.hypot(*np.diff(found, axis=0).T).sum() * 5.4
+            assert view.motion.total == pytest.approx(length)
+            assert view.motion.early + view.motion.late == pytest.approx(length)
+    assert len(errors) >= 5
+    assert np.median(errors) < 0.5
+    assert record.views[0].motion is not None
+    assert not record.views[0].motion.reliable  # the dark one
+
+
+def test_binning_crops_the_images_and_keeps_their_mean(
+    finished_project: str, tiny_project: str
+) -> None:
+    full = parse_project(finished_project).series("TS_01").current("main", "motion")
+    binned = corrected(tiny_project, binning=2.0)
+    images = binned.array("images")[:]
+    assert images.shape == (VIEWS, SIZE // 2, SIZE // 2)
+    np.testing.assert_allclose(
+        images.mean(axis=(1, 2)), full.array("images")[:].mean(axis=(1, 2)), rtol=1e-3
+    )
+
+
+@pytest.mark.parametrize(("rotation", "flip"), [(1, "none"), (0, "up-down"), (3, "left-right")])
+def test_the_gain_is_turned_as_the_user_says(
+    own_data: Path, tmp_path: Path, rotation: int, flip: str
+) -> None:
+    right = import_own(own_data, gain=str(own_data / "gain.mrc"))
+    expected = corrected(right, align=False).array("images")[3]
+    gain = read_image(own_data / "gain.mrc")
+    unflipped = {"none": gain, "up-down": gain[::-1], "left-right": gain[:, ::-1]}[flip]
+    # Rows run upward, so that np.rot90 turns clockwise: the user turns it back.
+    turned = np.rot90(unflipped, rotation)
+    write_stack(tmp_path / "turned.mrc", np.ascontiguousarray(turned)[None], 5.4)
+    project = import_own(
+        own_data, gain=str(tmp_path / "turned.mrc"), gain_rotation=rotation, gain_flip=flip
+    )
+    image = corrected(project, align=False).array("images")[3]
+    np.testing.assert_allclose(image, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_dark_reference_is_subtracted_before_the_gain(own_data: Path) -> None:
+    dark = np.full((1, SIZE, SIZE), 0.25, dtype=np.float32)
+    write_stack(own_data / "dark.mrc", dark, 5.4)
+    gain = str(own_data / "gain.mrc")
+    without = corrected(import_own(own_data, gain=gain), align=False).array("images")[3]
+    with_dark = import_own(own_data, gain=gain, dark=str(own_data / "dark.mrc"))
+    image = corrected(with_dark, align=False).array("images")[3]
+    expected = without - FRAMES * 0.25 * read_image(gain)
+    np.testing.assert_allclose(image, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_defects_are_replaced_from_their_surroundings(own_data: Path) -> None:
+    record = parse_project(import_own(own_data)).series("TS_01").imported()
+    movie = Path(record.views[3].movie.path)
+    spoiled = np.stack([open_frames(movie).frame(i) for i in range(FRAMES)])
+    spoiled[:, 40:43, 10:14] = 5000
+    write_stack(movie, spoiled, 5.4)
+    (own_data / "defects.txt").write_text("10 40 4 3\n")
+    project = import_own(own_data, defects=str(own_data / "defects.txt"))
+    image = corrected(project, align=False).array("images")[3]
+    assert image[40:43, 10:14].max() < image.max() + 1 < 300
+
+
+def test_a_reference_of_another_size_is_refused(own_data: Path) -> None:
+    write_stack(own_data / "small.mrc", np.ones((1, 64, 128), dtype=np.float32), 5.4)
+    project = import_own(own_data, gain=str(own_data / "small.mrc"))
+    with pytest.raises(UnusableData, match=r"small\.mrc: 64×128 pixels after rotation, the movies"):
+        corrected(project)
+
+
+def test_a_movie_of_nan_is_named(own_data: Path) -> None:
+    record = parse_project(import_own(own_data)).series("TS_01").imported()
+    movie = Path(record.views[2].movie.path)
+    write_stack(movie, np.zeros((FRAMES, SIZE, SIZE), np.float32), 5.4)
+    with movie.open("r+b") as file:
+        file.seek(1024 + 4 * 777)
+        file.write(np.float32("nan").tobytes())
+    project = import_own(own_data)
+    with pytest.raises(UnusableData, match=rf"{movie.name}: holds values that are not numbers"):
+        corrected(project)
+    assert parse_project(project).series("TS_01").pointer("main", "motion") is None
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"first_frame": 9}, "has 4 frames, none from 9 to 4: choose other --first-frame"),
+        ({"first_frame": 3, "last_frame": 2}, "none from 3 to 2"),
+    ],
+)
+def test_frames_that_are_not_there_are_refused(
+    tiny_project: str, given: dict[str, int], told: str
+) -> None:
+    with pytest.raises((UnusableData, WrongParameter), match=told):
+        corrected(tiny_project, **given)
+
+
+def test_a_movie_truncated_after_the_import_is_named(own_data: Path) -> None:
+    project = import_own(own_data)
+    record = parse_project(project).series("TS_01").imported()
+    movie = Path(record.views[5].movie.path)
+    movie.write_bytes(movie.read_bytes()[:-100])
+    with pytest.raises((UnusableData, FormatError), match=rf"{movie.name}: has \d+ bytes"):
+        corrected(project)
+
+
+def test_movies_are_read_where_they_are_and_never_written(
+    own_data: Path, finished_project: str
+) -> None:
+    before = {p: p.stat().st_mtime_ns for p in own_data.rglob("*") if p.is_file()}
+    corrected(import_own(own_data), align=False)
+    assert {p: p.stat().st_mtime_ns for p in own_data.rglob("*") if p.is_file()} == before

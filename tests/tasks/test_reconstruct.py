@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ome_zarr_models.v05.image import Image
+
+from tasks.errors import WrongParameter
+from tasks.parameters import Execution, ReconstructParameters
+from tasks.reconstruct import chosen_binning, reconstruct
+from tasks.store import Result, Series, parse_project
+
+ONE, TWO = (Execution(cluster="threads", workers=n) for n in (1, 2))
+VOXEL = 5.4
+
+
+@pytest.fixture
+def done(finished_project: str) -> Series:
+    return parse_project(finished_project).series("TS_01")
+
+
+@pytest.fixture
+def copy(tmp_path: Path, finished_project: str) -> Series:
+    project = shutil.copytree(finished_project, tmp_path / "p.zarr")
+    return parse_project(str(project)).series("TS_01")
+
+
+def tomogram(series: Series, execution: Execution = TWO, **given: Any) -> Result:
+    parameters = ReconstructParameters(**given)
+    reconstruct.fn(series.project.url, series.name, parameters, "main", execution)
+    return series.current("main", "reconstruct")
+
+
+def test_levels_halve_and_average(done: Series) -> None:
+    result = done.current("main", "reconstruct")
+    fine, half = result.array("0")[:], result.array("1")[:]
+    assert fine.shape == (444, 128, 128)  # 2400 Å of 5.4 Å
+    assert half.shape == (222, 64, 64)
+    assert max(result.array(str(len(list(result.group().arrays())) - 1)).shape) <= 128
+    averaged = fine.reshape(222, 2, 64, 2, 64, 2).mean(axis=(1, 3, 5))
+    np.testing.assert_allclose(half, averaged, atol=1e-4)
+    assert np.isfinite(fine).all()
+    assert result.array("0").chunks == (64, 64, 64)
+
+
+def test_the_stored_tomogram_is_valid_ome_zarr(done: Series) -> None:
+    result = done.current("main", "reconstruct")
+    attributes = Image.from_zarr(result.group()).ome_attributes
+    (scale,) = attributes.multiscales
+    assert scale.datasets[0].coordinateTransformations[0].scale == [VOXEL] * 3
+    names = {name for name, _ in result.group().arrays()}
+    assert {dataset.path for dataset in scale.datasets} == names  # and no helping array
+
+
+def test_its_attributes_say_what_it_is(done: Series) -> None:
+    about = done.current("main", "reconstruct").attributes()
+    assert about["pixel_size"] == VOXEL
+    assert (about["binning"], about["alignment"]) == (1, "markerfree")
+    assert about["centre"] == [0.0, 0.0, 0.0]
+    values = done.current("main", "reconstruct").array("0")[:]
+    for name, found in (
+        ("mean", values.mean(dtype=float)),
+        ("standard deviation", values.std(dtype=float)),
+        ("minimum", values.min()),
+        ("maximum", values.max()),
+    ):
+        assert about["statistics"][name] == pytest.approx(float(found), rel=1e-4, abs=1e-4)
+
+
+def test_the_split_over_workers_changes_no_voxel(copy: Series) -> None:
+    options: dict[str, Any] = {"thickness": 400.0, "alignment": "coarse"}
+    result = tomogram(copy, ONE, **options)
+    alone = result.array("0")[:]
+    copy.project.delete(result.path)
+    np.testing.assert_array_equal(tomogram(copy, TWO, **options).array("0")[:], alone)
+
+
+def test_a_volume_shifted_along_z_shows_the_same_specimen(copy: Series) -> None:
+    thick = tomogram(copy, thickness=100 * VOXEL).array("0")[:]
+    shifted = tomogram(copy, thickness=60 * VOXEL, z_shift=20 * VOXEL).array("0")[:]
+    # Plane n // 2 of each lies at its z-shift, and a volume runs upward.
+    np.testing.assert_allclose(shifted[10:50], thick[50 + 20 - 20 : 50 + 20 + 20], atol=0.05)
+
+
+def test_views_that_are_left_out_do_not_count(copy: Series) -> None:
+    before = tomogram(copy, thickness=300.0).array("0")[:]
+    images = copy.current("main", "dose").images()
+    images[0] = 1e6 * np.random.default_rng(0).random((128, 128))  # the dark one
+    copy.project.delete(copy.current("main", "reconstruct").path)
+    np.testing.assert_array_equal(tomogram(copy, thickness=300.0).array("0")[:], before)
+    images[1] = 50 * np.random.default_rng(0).random((128, 128))
+    copy.project.delete(copy.current("main", "reconstruct").path)
+    assert np.abs(tomogram(copy, thickness=300.0).array("0")[:] - before).max() > 1
+
+
+def test_inverting_changes_the_sign_and_float16_little(copy: Series) -> None:
+    plain = tomogram(copy, thickness=300.0)
+    volume = plain.array("0")[:]
+    inverted = tomogram(copy, thickness=300.0, invert=True).array("0")[:]
+    np.testing.assert_allclose(inverted, -volume, atol=1e-3 * volume.std())
+    small = tomogram(copy, thickness=300.0, storage="float16").array("0")
+    assert small.dtype == np.float16
+    np.testing.assert_allclose(small[:], volume, atol=2e-3 * np.abs(volume).max())
+
+
+def test_binned_voxels_are_larger_and_fewer(copy: Series) -> None:
+    result = tomogram(copy, binning=2, thickness=324.0)
+    assert result.array("0").shape == (30, 64, 64)
+    assert result.attributes()["pixel_size"] == 2 * VOXEL
+
+
+def test_the_sirt_like_filter_keeps_more_of_the_low_frequencies(copy: Series) -> None:
+    def smoothness(**given: Any) -> float:
+        volume = tomogram(copy, thickness=300.0, **given).array("0")[:]
+        return float(np.square(np.diff(volume, axis=2)).mean() / volume.var())
+
+    assert smoothness(sirt_like_iterations=5) < 0.8 * smoothness()
+
+
+@pytest.mark.parametrize(("pixel", "binning"), [(1.35, 4), (2.7, 2), (5.0, 1), (5.4, 1), (1.0, 5)])
+def test_automatic_binning_gives_voxels_of_at_least_5_angstrom(pixel: float, binning: int) -> None:
+    assert chosen_binning(ReconstructParameters(), pixel) == binning
+    assert chosen_binning(ReconstructParameters(binning=3), pixel) == 3
+
+
+def test_a_binning_that_leaves_too_little_is_refused(copy: Series) -> None:
+    with pytest.raises(WrongParameter, match=r"TS_01: binning 9 leaves 14×14 pixels of 128×128"):
+        tomogram(copy, binning=9)

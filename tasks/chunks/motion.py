@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from kernels.motion import FrameShifts, estimate_shifts, sum_frames
 from tasks.chunks.device import on_device
 from tasks.errors import UnusableData
 from tasks.formats.defects import read_defects
+from tasks.formats.errors import FormatError
 from tasks.formats.mrc import open_frames, read_image
 from tasks.identity import checked_path
 from tasks.parameters import MotionParameters
@@ -139,10 +139,13 @@ def _reference(
 
 
 @lru_cache(maxsize=4)
-def _defects(file: FileIdentity | None, shape: tuple[int, int]) -> Array | None:
+def _defects(file: FileIdentity | None, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
     if file is None:
         return None
-    mask: NDArray[np.bool_] = np.zeros(shape, dtype=bool)
-    for x, y, width, height in read_defects(Path(checked_path(file))):
-        mask[y : y + height, x : x + width] = True
-    return on_device(mask)
+    path = checked_path(file)
+    try:
+        return detector.defect_mask(shape, read_defects(path))
+    except FormatError:
+        raise
+    except ValueError as error:
+        raise UnusableData(f"{path}: {error}: correct the line") from error

@@ -120,7 +120,8 @@ def run(
     memory: MemoryOption = None,
 ) -> None:
     """Take the series to tomograms: every step that is not done."""
-    pipeline = pipeline_from(preset, config, set_)
+    before = _request_before(project, branch)
+    pipeline = pipeline_from(preset, config, set_, before)
     if until is not None and until not in STEPS:
         raise WrongParameter(f"--until {until}: there are {', '.join(STEPS)}")
     if dry_run or _nothing_to_do(project, pipeline, _names(series), branch, until):
@@ -130,6 +131,23 @@ def run(
 
     execution = _execution(cluster, workers, gpus, memory)
     _run_flow(run_session, project, pipeline, _names(series), branch, until, execution)
+
+
+def _request_before(project: str, branch: str) -> Pipeline:
+    """Return the parameters of the last run on a branch, telling which are not the defaults."""
+    from tasks.plan import requested_pipeline
+    from tasks.store import parse_project
+
+    parse_project(project).require()
+    before = requested_pipeline(parse_project(project), branch)
+    told = [
+        f"{step}.{name}={value}"
+        for step, fields in before.model_dump(exclude_defaults=True).items()
+        for name, value in fields.items()
+    ]
+    if told:
+        console.say(f"as in the last run on branch {branch}: {', '.join(told)}")
+    return before
 
 
 def _plans(
@@ -269,8 +287,8 @@ def export(
     from tasks.plan import chosen_series
 
     def write(name: str) -> None:
-        for path in export_series(project, name, branch, to, out, say=console.say):
-            console.say(str(path))
+        files = export_series(project, name, branch, to, out, say=console.say)
+        console.say(f"{name}: {len(files)} files in {files[0].parent}")
 
     each(chosen_series(project, _names(series)), write)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -14,6 +15,8 @@ from rich.table import Table
 
 from tasks import progress
 from tasks.record import TiltSeries
+
+WIDEST = 500  # columns of a table
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -54,17 +57,18 @@ def following() -> Iterator[None]:
 
 
 def table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows as a table; numbers with five digits, truth as a word."""
+    """Print rows as a table, one line each however wide; numbers with five digits."""
     if not rows:
         return
-    shown = Table(title=title, title_justify="left", header_style="bold")
+    shown = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for column in rows[0]:
         values = [row[column] for row in rows if row[column] is not None]
         numeric = all(isinstance(value, int | float) for value in values)
-        shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        shown.add_column(column, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
-        shown.add_row(*(_text(value) for value in row.values()))
-    out.print(shown)
+        shown.add_row(*(escape(_text(value)) for value in row.values()))
+    # A terminal too narrow breaks the lines; a file or pipe gets them whole.
+    Console(width=WIDEST, highlight=False).print(shown)
 
 
 def say(line: str) -> None:

@@ -112,7 +112,7 @@ def _pair(name: str, text: str) -> tuple[str, str]:
 def _told(model: type[BaseModel], error: ValidationError) -> str:
     parts = []
     for fault in error.errors():
-        where = ".".join(str(part) for part in fault["loc"])
+        where = ".".join(_named(model, fault["loc"]))
         if fault["type"] == "extra_forbidden":
             known = _fields_at(model, fault["loc"][:-1])
             parts.append(f"{where}: no such parameter; there are: {', '.join(known)}")
@@ -123,18 +123,33 @@ def _told(model: type[BaseModel], error: ValidationError) -> str:
     return "; ".join(dict.fromkeys(parts))
 
 
+def _named(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    # Behind the name of a parameter that takes two types, pydantic tells which one it tried.
+    depth = 2 if any(_is_model(field.annotation) for field in model.model_fields.values()) else 1
+    return [str(part) for part in path[:depth]]
+
+
+def _is_model(kind: Any) -> bool:
+    return inspect.isclass(kind) and issubclass(kind, BaseModel)
+
+
 def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     for part in path:
         inner = model.model_fields[str(part)].annotation
-        if inspect.isclass(inner) and issubclass(inner, BaseModel):
-            model = inner
+        if _is_model(inner):
+            model = inner  # type: ignore[assignment]
     return list(model.model_fields)
 
 
 def pipeline_from(
-    preset: str | None, config: Path | None, assignments: list[str] | None
+    preset: str | None,
+    config: Path | None,
+    assignments: list[str] | None,
+    before: Pipeline | None = None,
 ) -> Pipeline:
     """Return the pipeline's parameters: a preset, then a YAML file, then ``step.name=value``.
+
+    Without a preset, what was asked for `before` counts in its place.
 
     Raises
     ------
@@ -142,7 +157,8 @@ def pipeline_from(
         If one of them names an unknown preset or parameter, or has an unusable value.
     """
     values: dict[str, dict[str, Any]] = {}
-    for layer in (_preset(preset or "default"), _yaml(config), _assigned(assignments or [])):
+    base = before.model_dump() if before and not preset else _preset(preset or "default")
+    for layer in (base, _yaml(config), _assigned(assignments or [])):
         for step, fields in layer.items():
             values.setdefault(step, {}).update(fields)
     return validated(Pipeline, values)
@@ -176,7 +192,11 @@ def _assigned(assignments: list[str]) -> dict[str, dict[str, Any]]:
         step, dot, field = name.strip().partition(".")
         if not (separator and dot):
             raise WrongParameter(f"--set {text}: write step.parameter=value, e.g. motion.binning=2")
-        values.setdefault(step, {})[field] = yaml.safe_load(value)
+        try:
+            values.setdefault(step, {})[field] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            told = " ".join(str(error).split())
+            raise WrongParameter(f"--set {text}: cannot be read as YAML: {told}") from None
     return values
 
 

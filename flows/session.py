@@ -109,7 +109,7 @@ def each(series: list[str], do: Callable[[str], Done]) -> list[Done]:
         try:
             done.append(do(name))
         except Exception as error:  # whatever it is, the other series go on
-            failures[name] = one_line(error)
+            failures[name] = one_line(error).removeprefix(f"{name}: ")
             progress.tell(progress.Progress(name, "failed", 0, 0, failures[name]))
     if failures:
         told = "; ".join(f"{name}: {reason}" for name, reason in failures.items())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from prefect import Task, flow
 
 from flows.arguments import Branch, Project, SeriesName, Until
@@ -10,7 +12,7 @@ from tasks.coarse import coarse
 from tasks.ctf import ctf
 from tasks.dose import dose
 from tasks.erase import erase
-from tasks.errors import one_line
+from tasks.errors import UserError, one_line
 from tasks.exclude import exclude
 from tasks.markerfree import markerfree
 from tasks.motion import motion
@@ -64,6 +66,9 @@ def tomogram(
     list of Outcome
         One for each step: its result's URL and a line about it.
     """
+    parse_project(project).series(series).project.note_request(
+        branch, pipeline.model_dump(mode="json")
+    )
     with cluster.opened(execution) as running:
         return [
             carry_out(name, project, series, getattr(pipeline, name), branch, running)
@@ -83,5 +88,6 @@ def carry_out(
     try:
         return STEP_TASKS[step](project, series, parameters, branch, execution)
     except Exception as error:
-        parse_project(project).series(series).note_failure(branch, step, one_line(error))
+        with suppress(OSError, UserError):  # a full disk takes no note, either
+            parse_project(project).series(series).note_failure(branch, step, one_line(error))
         raise

@@ -107,7 +107,12 @@ def _local(execution: Execution) -> LocalCluster:
     workers = execution.workers or cores
     threads = str(max(1, cores // workers))  # cores are shared, never oversubscribed
     # Libraries read these when they are loaded, so they must be there before a worker starts.
-    early = {**dict.fromkeys(THREAD_VARIABLES, threads), **KEEP_MEMORY}
+    # What a unit raises comes back and is told on one line: no traceback from the worker as well.
+    early = {
+        **dict.fromkeys(THREAD_VARIABLES, threads),
+        **KEEP_MEMORY,
+        "DASK_LOGGING__DISTRIBUTED": "critical",
+    }
     with dask.config.set({"distributed.nanny.pre-spawn-environ": early}):
         return LocalCluster(
             n_workers=workers,

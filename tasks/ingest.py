@@ -99,10 +99,10 @@ def read_series(path: Path, user: ImportParameters) -> TiltSeries:
         pixel_size=pixel,
         tilt_axis=acquisition.tilt_axis(user, mdoc, report),
         magnification=user.magnification or _float(sections[0].fields.get("Magnification")),
-        gain=_reference("gain", user.gain, report),
-        gain_rotation=user.gain_rotation,
+        gain=_reference("gain", user.gain, report, shape, user.gain_rotate),
+        gain_rotation=user.gain_rotate,
         gain_flip=user.gain_flip,
-        dark=_reference("dark reference", user.dark, report),
+        dark=_reference("dark reference", user.dark, report, shape, user.gain_rotate),
         defects=_reference("defects", user.defects, report),
     )
     # Views whose movies are missing have irradiated the specimen all the same.
@@ -241,13 +241,27 @@ def _flag_dark(
     return flagged
 
 
-def _reference(what: str, path: str | None, report: Report) -> FileIdentity | None:
+def _reference(
+    what: str,
+    path: str | None,
+    report: Report,
+    shape: tuple[int, int] | None = None,
+    rotation: int = 0,
+) -> FileIdentity | None:
     if path is None:
         report.add(what, "none", "default")
         return None
     file = Path(path).expanduser()
     if not file.is_file():
         raise UnusableData(f"{file}: no such file: correct the path of the {what}")
+    if shape is not None:
+        found = read_header(file).shape[1:]
+        turned = found[::-1] if rotation % 2 else found
+        if turned != shape:
+            raise UnusableData(
+                f"{file}: {turned[0]}×{turned[1]} pixels as rotated, the movies have "
+                f"{shape[0]}×{shape[1]}: give the {what} of these movies, or --gain-rotate"
+            )
     report.add(what, file, "user")
     return identify(file)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kernels.fourier import binned_shape
+from kernels.views import dark_views
 from tasks.chunks.motion import correct_movie, memory_of_movie
 from tasks.parameters import Execution, MotionParameters
 from tasks.scatter import Unit
@@ -32,18 +33,28 @@ def motion(
     for name in ("images", "odd", "even"):
         work.result.create_array(name, (views, *shape), (1, *shape), axes=("view", "y", "x"))
     work.result.create_array("shifts", (views, frames, 2), (1, frames, 2), dtype="float64")
+
+    def unit(name: str, index: int, parameters: MotionParameters) -> Unit:
+        view = record.views[index]
+        arguments = (work.result, index, view, record.acquisition, record.shape, parameters)
+        return Unit(name, arguments)
+
     reports = work.scatter(
         correct_movie,
-        [
-            Unit(
-                f"view-{i:03d}",
-                (work.result, i, view, record.acquisition, record.shape, parameters),
-            )
-            for i, view in enumerate(record.views)
-        ],
+        [unit(f"view-{i:03d}", i, parameters) for i in range(views)],
         memory=memory_of_movie(record.shape, frames),
     )
     rows = [reports[f"view-{i:03d}"] for i in range(views)]
+    # A few X-rays in an almost empty movie can look like motion: dark movies are only summed.
+    still = parameters.model_copy(update={"align": False})
+    dark = dark_views([row["mean"] for row in rows], [view.tilt_angle for view in record.views])
+    again = work.scatter(
+        correct_movie,
+        [unit(f"dark-{found.index:03d}", found.index, still) for found in dark],
+        memory=memory_of_movie(record.shape, frames),
+    )
+    for found in dark:
+        rows[found.index] = {**again[f"dark-{found.index:03d}"], "reliable": False}
     lengths = sorted(row["total"] for row in rows if row["reliable"])
     lost = sum(not row["reliable"] for row in rows)
     typical = f"median motion {lengths[len(lengths) // 2]:.1f} Å" if lengths else "no motion found"

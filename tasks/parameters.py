@@ -41,7 +41,7 @@ class ImportParameters(Parameters):
     )
     magnification: float | None = Field(None, gt=0, description="nominal magnification")
     gain: str | None = Field(None, description="gain reference (MRC): image = (raw − dark) · gain")
-    gain_rotation: Literal[0, 1, 2, 3] = Field(
+    gain_rotate: Literal[0, 1, 2, 3] = Field(
         0, description="rotation of the gain, × 90° counter-clockwise, before the flip"
     )
     gain_flip: Literal["none", "up-down", "left-right"] = Field(

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tasks.errors import NotThere
-from tasks.parameters import Pipeline
+from tasks.parameters import Parameters, Pipeline
 from tasks.steps import STEPS, inputs_of, needed, result_key
-from tasks.store import Result, Series, parse_project
+from tasks.store import Project, Result, Series, parse_project
 
 State = Literal["done", "to do", "stale", "failed", "unfinished"]
 
@@ -43,33 +43,27 @@ def plan(
         step, parameters = STEPS[name], getattr(pipeline, name)
         inputs = {before: keys[before] for before in inputs_of(step, parameters)}
         keys[name] = result_key(step, parameters, record, inputs)
-        planned[name] = _state(series.result(name, keys[name]), branch)
+        planned[name] = _state(series.result(name, keys[name]), parameters, branch)
     return planned
 
 
 def current_plan(series: Series, branch: str = "main") -> dict[str, Planned]:
-    """Return the plan with the parameters that the branch's own results have."""
-    return plan(series, branch_pipeline(series, branch), branch)
+    """Return the plan with the parameters of the last run on the branch."""
+    return plan(series, requested_pipeline(series.project, branch), branch)
 
 
-def branch_pipeline(series: Series, branch: str) -> Pipeline:
-    """Return the parameters with which the results of a branch were made."""
+def requested_pipeline(project: Project, branch: str) -> Pipeline:
+    """Return the parameters of the last run on a branch: what the next one goes on with."""
     values = {}
-    for name in STEPS:
-        key = series.pointer(branch, name)
-        attributes = {} if key is None else series.result(name, key).attributes()
-        if "parameters" in attributes:
-            values[name] = _known(name, attributes["parameters"])
+    for step, parameters in (project.requested(branch) or {}).items():
+        if step in STEPS:
+            # Another version may have asked for parameters that are no more.
+            known = type(getattr(Pipeline(), step)).model_fields
+            values[step] = {name: v for name, v in parameters.items() if name in known}
     return Pipeline.model_validate(values)
 
 
-def _known(step: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    # A result of another version may have parameters that are no more: it counts as stale.
-    fields = type(getattr(Pipeline(), step)).model_fields
-    return {name: value for name, value in parameters.items() if name in fields}
-
-
-def _state(result: Result, branch: str) -> Planned:
+def _state(result: Result, parameters: Parameters, branch: str) -> Planned:
     series, step = result.series, result.step
     pointer = series.pointer(branch, step)
     if result.complete():
@@ -83,16 +77,23 @@ def _state(result: Result, branch: str) -> Planned:
         return Planned(result, "unfinished", f"{units} units are written")
     if pointer is None:
         return Planned(result, "to do", "not run yet")
-    return Planned(result, "stale", _difference(series.result(step, pointer), result))
+    asked = parameters.for_series(series.name).model_dump(mode="json")
+    return Planned(result, "stale", _difference(series.result(step, pointer), asked))
 
 
-def _difference(old: Result, new: Result) -> str:
+def _difference(old: Result, asked: dict[str, Any]) -> str:
+    """Return why `old` is not the result that is asked for."""
     before = old.attributes()
     if not before.get("complete"):
         return "its result is missing from the store"
     if before.get("version") != STEPS[old.step].version:
         return f"version {STEPS[old.step].version} of the step replaces {before.get('version')}"
-    return "its parameters, its inputs or the imported record changed"
+    changed = [
+        f"{old.step}.{name}: {before['parameters'].get(name)} → {value}"
+        for name, value in asked.items()
+        if before["parameters"].get(name) != value
+    ]
+    return ", ".join(changed) or "its inputs or the imported record changed"
 
 
 def check_branch(project: str, branch: str) -> None:

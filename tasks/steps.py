@@ -61,6 +61,7 @@ STEPS: dict[str, Step] = {
                 "shape",
                 "views.movie",
                 "views.frames",
+                "views.tilt_angle",
                 "acquisition.pixel_size",
                 "acquisition.gain",
                 "acquisition.gain_rotation",

@@ -116,6 +116,17 @@ class Project:
         """Return the bytes under `path`."""
         return sync(self.store.getsize_prefix(path))
 
+    def requested(self, branch: str) -> Any | None:
+        """Return the parameters of the last run on `branch`, step → fields, or None."""
+        return self.read_json(f"requests/{checked_name('branch', branch)}.json")
+
+    def note_request(self, branch: str, parameters: Mapping[str, Any]) -> None:
+        """Write down the parameters of a run on `branch`: those of some or all steps."""
+        known = self.requested(branch) or {}
+        if {**known, **parameters} != known:
+            path = f"requests/{checked_name('branch', branch)}.json"
+            self.write_json(path, {**known, **parameters})
+
     # -- series ------------------------------------------------------------------------
 
     def exists(self) -> bool:
@@ -221,7 +232,7 @@ class Series:
         if key is None or not self.result(step, key).complete():
             raise NotThere(
                 f"{self.name}: {step} has not been run on branch {branch!r}: "
-                f"`tiltflow run {self.project.url} --until {step}`"
+                f"`tiltflow run {self.project.url} --until {step} --branch {branch}`"
             )
         return self.result(step, key)
 

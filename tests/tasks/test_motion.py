@@ -114,7 +114,7 @@ def test_the_gain_is_turned_as_the_user_says(
     turned = np.rot90(unflipped, rotation)
     write_stack(tmp_path / "turned.mrc", np.ascontiguousarray(turned)[None], 5.4)
     project = import_own(
-        own_data, gain=str(tmp_path / "turned.mrc"), gain_rotation=rotation, gain_flip=flip
+        own_data, gain=str(tmp_path / "turned.mrc"), gain_rotate=rotation, gain_flip=flip
     )
     image = corrected(project, align=False).array("images")[3]
     np.testing.assert_allclose(image, expected, rtol=1e-4, atol=1e-4)

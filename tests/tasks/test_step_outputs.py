@@ -49,7 +49,7 @@ def write_movies(folder: Path) -> Path:
     for order, tilt in enumerate(TILTS):
         place = rng.integers(-6, 7, 2)
         frames = [
-            np.rint(40 + np.roll(texture, place + [t * (order % 3 - 1), t], (0, 1)))
+            np.rint(40 + np.roll(texture, np.add(place, (t * (order % 3 - 1), t)), (0, 1)))
             + rng.integers(-3, 4, (SIZE, SIZE))
             for t in range(FRAMES)
         ]
@@ -74,9 +74,7 @@ def run(folder: Path) -> Series:
 def output_of(series: Series, step: str) -> dict[str, list[float]]:
     """Return statistics of everything that a step has written or decided."""
     result = series.current("main", step)
-    values = {
-        name: array[:] for name, array in result.group().arrays() if isinstance(array, zarr.Array)
-    }
+    values: dict[str, Any] = {name: array[:] for name, array in result.group().arrays()}
     for i, view in enumerate(result.attributes()["decides"]["views"]):
         for kind, decided in view.items():
             fields = decided if isinstance(decided, dict) else {kind: decided is not None}

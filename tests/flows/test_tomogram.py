@@ -1,0 +1,122 @@
+"""One series from movies to tomogram through a real server and real workers."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prefect.client.orchestration import get_client
+
+from flows import steps
+from flows.tomogram import tomogram
+from tasks import progress
+from tasks.errors import NotThere
+from tasks.parameters import EraseParameters, Execution, Pipeline, ReconstructParameters
+from tasks.steps import STEPS
+from tasks.store import parse_project
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def digests(project: str) -> dict[str, str]:
+    """Return the hash of every chunk of a project."""
+    return {
+        str(path.relative_to(project)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in Path(project).rglob("*")
+        if path.is_file() and path.name != "zarr.json"
+    }
+
+
+def test_a_series_goes_from_movies_to_tomogram_and_a_second_run_skips_everything(
+    tiny_project: str, finished_project: str, workers: Execution
+) -> None:
+    told: list[progress.Progress] = []
+    with progress.listening(told.append):
+        outcomes = tomogram(tiny_project, "TS_01", execution=workers)
+    assert [outcome.step for outcome in outcomes] == list(STEPS)
+    assert not any(outcome.skipped for outcome in outcomes)
+    ended = [news.outcome.step for news in told if news.outcome is not None]
+    assert ended == list(STEPS)
+    for news in told:
+        assert 0 <= news.done <= news.total
+    for outcome in outcomes:
+        assert Path(outcome.url).is_dir()
+
+    # Workers, threads, and how the work is split change no result.
+    ours = parse_project(tiny_project).series("TS_01")
+    theirs = parse_project(finished_project).series("TS_01")
+    for step in ("motion", "erase", "dose", "reconstruct"):
+        assert ours.pointer("main", step) == theirs.pointer("main", step)
+    name = "images" if "images" in ours.current("main", "dose").group() else "0"
+    for step, array in (("motion", "images"), ("dose", name), ("reconstruct", "0")):
+        np.testing.assert_allclose(
+            ours.current("main", step).array(array)[:],
+            theirs.current("main", step).array(array)[:],
+            rtol=1e-4,
+            atol=1e-3,
+        )
+
+    before = digests(tiny_project)
+    again = tomogram(tiny_project, "TS_01", execution=workers)
+    assert all(outcome.skipped for outcome in again)
+    assert [outcome.key for outcome in again] == [outcome.key for outcome in outcomes]
+    assert digests(tiny_project) == before
+
+
+def test_every_step_leaves_a_table_and_a_link(finished_project: str, tiny_project: str) -> None:
+    pipeline = Pipeline(reconstruct=ReconstructParameters(alignment="coarse", thickness=300.0))
+    tomogram(tiny_project, "TS_02", pipeline, execution=Execution(cluster="threads", workers=2))
+    with get_client(sync_client=True) as client:
+        artifacts = client.read_artifacts(limit=200)
+    found = {(artifact.key, artifact.type) for artifact in artifacts}
+    for step in ("motion", "exclude", "ctf", "erase", "dose", "coarse", "reconstruct"):
+        assert (f"ts-02-{step}", "table") in found
+        assert (f"ts-02-{step}-result", "markdown") in found
+    (link,) = [a for a in artifacts if a.key == "ts-02-reconstruct-result"]
+    series = parse_project(tiny_project).series("TS_02")
+    assert series.current("main", "reconstruct").url in str(link.data)
+
+
+def test_a_changed_parameter_runs_that_step_and_what_depends_on_it(finished_copy: str) -> None:
+    threads = Execution(cluster="threads", workers=2)
+    pipeline = Pipeline(erase=EraseParameters(peak=7.0))
+    outcomes = tomogram(finished_copy, "TS_01", pipeline, execution=threads)
+    run = [outcome.step for outcome in outcomes if not outcome.skipped]
+    assert run == ["erase", "dose", "coarse", "markerfree", "reconstruct"]
+    back = tomogram(finished_copy, "TS_01", execution=threads)
+    assert all(outcome.skipped for outcome in back)
+
+
+def test_a_branch_takes_over_what_another_has(finished_copy: str) -> None:
+    pipeline = Pipeline(reconstruct=ReconstructParameters(thickness=300.0))
+    threads = Execution(cluster="threads", workers=2)
+    outcomes = tomogram(finished_copy, "TS_01", pipeline, "thin", execution=threads)
+    assert [outcome.skipped for outcome in outcomes] == [True] * 7 + [False]
+    series = parse_project(finished_copy).series("TS_01")
+    assert series.current("main", "reconstruct").attributes()["shape"] == [444, 128, 128]
+    assert series.current("thin", "reconstruct").attributes()["shape"] == [56, 128, 128]
+
+
+def test_a_run_stops_after_the_last_step_wanted(tiny_project: str) -> None:
+    threads = Execution(cluster="threads", workers=2)
+    outcomes = tomogram(tiny_project, "TS_01", until="exclude", execution=threads)
+    assert [outcome.step for outcome in outcomes] == ["motion", "exclude"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_each_step_is_a_flow_that_finds_its_inputs(finished_copy: str, step: str) -> None:
+    getattr(steps, step)(
+        finished_copy, series=["TS_01"], execution=Execution(cluster="threads", workers=2)
+    )
+
+
+def test_a_step_without_its_input_says_which_one(tiny_project: str) -> None:
+    with pytest.raises(ValueError, match=r"TS_01: motion has not been run on branch 'main'"):
+        steps.erase(tiny_project, series=["TS_01"], execution=Execution(cluster="threads"))
+
+
+def test_an_unknown_series_is_an_error(tiny_project: str) -> None:
+    with pytest.raises(NotThere, match=r"no series 'TS_9' \(there are: TS_01, TS_02\)"):
+        tomogram(tiny_project, "TS_9", execution=Execution(cluster="threads"))

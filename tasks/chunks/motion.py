@@ -109,8 +109,8 @@ def _frames(
 ) -> Iterator[Array]:
     """Yield the corrected frames, one at a time."""
     movie = open_frames(checked_path(view.movie))
-    gain = _reference(acquisition.gain, acquisition, shape)
-    dark = _reference(acquisition.dark, acquisition, shape)
+    gain = _reference(acquisition.gain, acquisition)
+    dark = _reference(acquisition.dark, acquisition)
     defects = _defects(acquisition.defects, shape)
     for i in range(first, last):
         frame = detector.correct_frame(on_device(movie.frame(i)), gain, dark)
@@ -120,9 +120,7 @@ def _frames(
 
 
 @lru_cache(maxsize=4)
-def _reference(
-    file: FileIdentity | None, acquisition: Acquisition, shape: tuple[int, int]
-) -> Array | None:
+def _reference(file: FileIdentity | None, acquisition: Acquisition) -> Array | None:
     """Return a gain or dark reference, turned as the acquisition says."""
     if file is None:
         return None
@@ -130,11 +128,6 @@ def _reference(
     reference = detector.orient_reference(
         read_image(path), acquisition.gain_rotation, acquisition.gain_flip
     )
-    if reference.shape != shape:
-        raise UnusableData(
-            f"{path}: {reference.shape[0]}×{reference.shape[1]} pixels after rotation, the movies "
-            f"have {shape[0]}×{shape[1]}: give the reference of these movies or its rotation"
-        )
     return on_device(np.ascontiguousarray(reference, dtype=np.float32))
 
 

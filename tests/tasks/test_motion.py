@@ -145,9 +145,8 @@ def test_defects_are_replaced_from_their_surroundings(own_data: Path) -> None:
 
 def test_a_reference_of_another_size_is_refused(own_data: Path) -> None:
     write_stack(own_data / "small.mrc", np.ones((1, 64, 128), dtype=np.float32), 5.4)
-    project = import_own(own_data, gain=str(own_data / "small.mrc"))
-    with pytest.raises(UnusableData, match=r"small\.mrc: 64×128 pixels after rotation, the movies"):
-        corrected(project)
+    with pytest.raises(UnusableData, match=r"small\.mrc: 64×128 pixels as rotated, the movies"):
+        import_own(own_data, gain=str(own_data / "small.mrc"))
 
 
 def test_a_movie_of_nan_is_named(own_data: Path) -> None:

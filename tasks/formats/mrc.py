@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from tasks.formats.mrc_header import (
     DTYPES,
     HEADER_BYTES,
     MODES,
+    PACKED,
     MrcHeader,
     header_bytes,
     read_header,
@@ -46,6 +48,16 @@ class Frames:
     header: MrcHeader
 
     @property
+    def path(self) -> Path:
+        """The file."""
+        return self.header.path
+
+    @property
+    def pixel_size(self) -> float | None:
+        """In Å; None where the header does not say."""
+        return self.header.pixel_size
+
+    @property
     def n_frames(self) -> int:
         """Number of frames."""
         return self.header.shape[0]
@@ -69,18 +81,19 @@ class Frames:
         """Return frame `i`, from 0, as a new array (ny, nx)."""
         if not 0 <= i < self.n_frames:
             raise IndexError(f"frame {i} of {self.header.path}, which has {self.n_frames}")
+        packed = self.header.mode == PACKED
         mapped = np.memmap(
             self.header.path,
             dtype=self.header.dtype,
             mode="r",
             offset=self.header.data_offset + i * self.header.section_bytes,
-            shape=(self.ny, self.nx),
+            shape=(self.ny, self.header.row_bytes if packed else self.nx),
         )
-        return np.array(mapped, dtype=self.dtype)
+        return _unpacked(mapped, self.nx) if packed else np.array(mapped, dtype=self.dtype)
 
 
 def open_frames(path: StrPath, signed: bool | None = None) -> Frames:
-    """Open a movie or stack (modes 0, 1, 2, 6, 12); see `read_header` for what is raised."""
+    """Open a movie or stack (modes 0, 1, 2, 6, 12, 101); see `read_header` for what is raised."""
     return Frames(read_header(path, signed))
 
 
@@ -93,8 +106,14 @@ def read_image(path: StrPath, signed: bool | None = None) -> Image:
 
 
 def read_volume(path: StrPath, signed: bool | None = None) -> Image:
-    """Map a volume or stack as a read-only array (z, y, x); nothing is read until used."""
+    """Map a volume or stack as a read-only array (z, y, x); nothing is read until used.
+
+    Values packed in 4 bits (mode 101) cannot be mapped: they are read at once.
+    """
     header = read_header(path, signed)
+    if header.mode == PACKED:
+        frames = Frames(header)
+        return np.stack([frames.frame(z) for z in range(frames.n_frames)])
     return np.memmap(
         header.path, dtype=header.dtype, mode="r", offset=header.data_offset, shape=header.shape
     )
@@ -192,6 +211,14 @@ def _write(
             header_bytes(size, target, pixel_size, origin, labels, space_group, statistics.values)
         )
     return read_header(path)
+
+
+def _unpacked(rows: Image, nx: int) -> Image:
+    """Return the values of rows of bytes that hold two each, the first in the low half."""
+    values = np.empty((rows.shape[0], 2 * rows.shape[1]), np.uint8)
+    np.bitwise_and(rows, 15, out=values[:, ::2])
+    np.right_shift(rows, 4, out=values[:, 1::2])
+    return np.ascontiguousarray(values[:, :nx])
 
 
 class _Statistics:

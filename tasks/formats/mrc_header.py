@@ -4,6 +4,10 @@ Mode 0 (bytes) has two readings. MRC2014 says signed; SerialEM, RELION and old I
 0–255. As IMOD does, we trust the stamp that IMOD leaves in the header with a flag for the sign,
 and without one the header's minimum and maximum; where these decide nothing, bytes are unsigned.
 What we write in mode 0 carries IMOD's stamp, so both kinds read back. `signed` overrides.
+
+Mode 101 packs two 4-bit values in a byte, the first in the low half, each row filling whole bytes.
+SerialEM also writes them as mode 0 with half the columns, and says so by a flag or in a label.
+Either way the header returned has mode 101 and the columns of the image.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ from tasks.formats.files import StrPath
 HEADER_BYTES = 1024
 IMOD_STAMP = 1146047817
 SIGNED_BYTES, STANDARD_ORIGIN = 1, 4  # IMOD's flags; the second: origin has MRC2014's sign
+HALF_BYTES = 16  # IMOD's flag of 4-bit data in mode 0
+PACKED = 101
 STAMP_OFFSET = 40  # of IMOD's stamp and flags in `extra2`
 
 DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
@@ -39,7 +45,7 @@ class MrcHeader:
     shape : (nz, ny, nx)
     mode : int
     dtype : str
-        As stored, with byte order.
+        As stored, with byte order; of 4-bit values (mode 101), that of the bytes.
     pixel_size : float or None
         In x and y, Å; None where the header does not say.
     is_volume : bool
@@ -70,7 +76,14 @@ class MrcHeader:
     @property
     def section_bytes(self) -> int:
         """Bytes of one section."""
-        return self.shape[1] * self.shape[2] * np.dtype(self.dtype).itemsize
+        return self.shape[1] * self.row_bytes
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        if self.mode == PACKED:
+            return (self.shape[2] + 1) // 2
+        return self.shape[2] * np.dtype(self.dtype).itemsize
 
 
 def read_header(path: StrPath, signed: bool | None = None) -> MrcHeader:
@@ -99,10 +112,13 @@ def read_header(path: StrPath, signed: bool | None = None) -> MrcHeader:
     fields, order = _fields(path, raw)
     mode = int(fields["mode"])
     shape = (int(fields["nz"]), int(fields["ny"]), int(fields["nx"]))
-    dtype = np.dtype(DTYPES[mode]).newbyteorder(order)
+    labels = [bytes(text).split(b"\0")[0].decode("latin-1").rstrip() for text in fields["label"]]
+    flags = _imod_flags(fields, order) or 0
+    if mode == 0 and (flags & HALF_BYTES or "4 bits packed" in labels[0]):
+        mode, shape = PACKED, (shape[0], shape[1], 2 * shape[2])
+    dtype = np.dtype(DTYPES.get(mode, "u1")).newbyteorder(order)
     if mode == 0 and not (_is_signed(fields, order) if signed is None else signed):
         dtype = np.dtype("u1")
-    labels = [bytes(text).split(b"\0")[0].decode("latin-1").rstrip() for text in fields["label"]]
     cell, origin = fields["cella"], fields["origin"]
     pixel = float(cell["x"]) / int(fields["mx"]) if int(fields["mx"]) > 0 else 0.0
     header = MrcHeader(
@@ -173,19 +189,23 @@ def _fields(path: Path, raw: bytes) -> tuple[Any, ByteOrder]:
         axes = {int(fields[name]) for name in ("mapc", "mapr", "maps")}
         if all(0 < n < 2**24 for n in sizes) and axes <= {0, 1, 2, 3} and fields["nsymbt"] >= 0:
             modes.add(int(fields["mode"]))
-            if int(fields["mode"]) in DTYPES:
+            if int(fields["mode"]) in {*DTYPES, PACKED}:
                 return fields, order
-    if modes & {3, 4, 16, 101}:
-        raise FormatError(
-            path, f"mode {min(modes)} (complex, RGB or 4-bit)", "convert it to mode 1 or 2"
-        )
+    if modes & {3, 4, 16}:
+        raise FormatError(path, f"mode {min(modes)} (complex or RGB)", "convert it to mode 1 or 2")
     raise FormatError(path, "not an MRC header: sizes or mode make no sense", "give an MRC file")
 
 
-def _is_signed(fields: Any, order: str) -> bool:
+def _imod_flags(fields: Any, order: str) -> int | None:
+    """Return IMOD's flags, or None where IMOD has left no stamp."""
     extra = fields["extra2"].tobytes()[STAMP_OFFSET : STAMP_OFFSET + 8]
     stamp, flags = (int(value) for value in np.frombuffer(extra, dtype=f"{order}i4"))
-    if stamp == IMOD_STAMP:
+    return flags if stamp == IMOD_STAMP else None
+
+
+def _is_signed(fields: Any, order: str) -> bool:
+    flags = _imod_flags(fields, order)
+    if flags is not None:
         return bool(flags & SIGNED_BYTES)
     low, high = float(fields["dmin"]), float(fields["dmax"])
     if not low < 0 or high < low:  # `high < low`: MRC2014's mark of statistics not known

@@ -111,6 +111,43 @@ def test_big_endian_files_and_extended_headers_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(frames.frame(1), noise("float32")[1])
 
 
+def packed_file(path: Path, data: np.ndarray, mode: int, flags: int = 0, label: str = "") -> Path:
+    """Write 4-bit values, two in a byte, as SerialEM does."""
+    even = np.pad(data, [(0, 0), (0, 0), (0, data.shape[2] % 2)])
+    write_stack(path, even[:, :, ::2] | (even[:, :, 1::2] << 4), 1.5, labels=[label or "x"])
+    raw = bytearray(path.read_bytes())
+    if mode == 101:
+        raw[0:4] = struct.pack("<i", data.shape[2])
+    raw[12:16] = struct.pack("<i", mode)
+    raw[152:160] = struct.pack("<2i", 1146047817 if flags else 0, flags)
+    path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("nx", "mode", "flags", "label"),
+    [
+        (8, 101, 0, ""),
+        (7, 101, 0, ""),
+        (8, 0, 16 | 4, ""),
+        (8, 0, 0, "SerialEMCCD: Dose frac. image, 4 bits packed  r/f 0"),
+    ],
+)
+def test_two_values_in_a_byte_are_unpacked_the_low_half_first(
+    tmp_path: Path, nx: int, mode: int, flags: int, label: str
+) -> None:
+    data = np.random.default_rng(0).integers(0, 16, (3, 5, nx), dtype=np.uint8)
+    path = packed_file(tmp_path / "a.mrc", data, mode, flags, label)
+    frames = open_frames(path)
+    assert (frames.n_frames, frames.ny, frames.nx, frames.dtype) == (3, 5, nx, np.uint8)
+    for i in range(3):
+        np.testing.assert_array_equal(frames.frame(i), data[i])
+    np.testing.assert_array_equal(read_volume(path), data)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(FormatError, match="expected of 3 sections"):
+        open_frames(path)
+
+
 def test_a_truncated_movie_names_expected_and_found_bytes(tmp_path: Path) -> None:
     path = tmp_path / "a.mrc"
     write_stack(path, noise("int16"), 1.0)
@@ -129,7 +166,7 @@ def test_a_file_with_sections_that_the_header_lacks_is_refused(tmp_path: Path) -
         open_frames(path)
 
 
-@pytest.mark.parametrize("mode", [3, 4, 101, 16])
+@pytest.mark.parametrize("mode", [3, 4, 16])
 def test_modes_without_real_pixels_are_refused(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "a.mrc"
     write_stack(path, noise("int16"), 1.0)

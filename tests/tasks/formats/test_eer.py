@@ -1,0 +1,251 @@
+"""EER movies written by a small encoder of the published format come back electron by electron."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from tasks.formats.eer import count_raw_frames, open_eer, raw_frames_for_dose
+from tasks.formats.errors import FormatError
+from tasks.formats.movies import open_movie
+
+NY, NX = 64, 96
+METADATA = (
+    b'<metadata><item name="commercialName">Falcon 4</item>'
+    b'<item name="sensorPixelSize.width" unit="m">7.5e-11</item></metadata>\0'
+)
+BITS = {65000: (8, 2, 2), 65001: (7, 2, 2), 65002: (7, 2, 2)}
+
+Electron = tuple[int, int, int, int]  # row of the scan, column, quarter of a pixel down, right
+
+
+def encoded(
+    electrons: list[Electron],
+    bits: tuple[int, int, int] = (7, 2, 2),
+    shape: tuple[int, int] = (NY, NX),
+    idle: bool = False,
+) -> bytes:
+    """Return the codes of a raw frame; `idle`: codes that only skip keep their place bits."""
+    skip, x_bits, y_bits = bits
+    ones, value, length, done = 2**skip - 1, 0, 0, 0
+
+    def put(number: int, n: int) -> None:
+        nonlocal value, length
+        value |= number << length
+        length += n
+
+    def put_skip(n: int) -> None:
+        while n >= ones:
+            put(ones, skip)
+            if idle:
+                put(0, x_bits + y_bits)
+            n -= ones
+        put(n, skip)
+
+    for row, column, down, right in sorted(electrons):
+        pixel = row * shape[1] + column
+        put_skip(pixel - done)
+        put(right ^ x_bits, x_bits)  # 2 of 2 bits: place 0 is −2 in two's complement
+        put(down ^ y_bits, y_bits)
+        done = pixel + 1
+    put_skip(shape[0] * shape[1] - done)
+    return value.to_bytes(length // 8 + 1, "little")
+
+
+def write_eer(
+    path: Path,
+    frames: list[bytes],
+    compression: int = 65001,
+    tags: dict[int, int] | None = None,
+    final_image: bool = False,
+    shape: tuple[int, int] = (NY, NX),
+) -> Path:
+    """Write raw frames as a BigTIFF file, as the camera's software does."""
+    data = bytearray(b"II+\0" + struct.pack("<HHQ", 8, 0, 0))
+    link = 8
+    pages = [(compression, codes) for codes in frames]
+    if final_image:
+        pages.insert(0, (1, bytes(shape[0] * shape[1])))
+    for i, (kind, codes) in enumerate(pages):
+        at = len(data)
+        data += codes
+        extra = len(data)
+        data += METADATA
+        entries = {256: (4, 1, shape[1]), 257: (4, 1, shape[0]), 259: (3, 1, kind)}
+        entries |= {258: (3, 1, 8 if kind == 1 else 1), 277: (3, 1, 1), 278: (4, 1, shape[0])}
+        entries |= {273: (16, 1, at), 279: (16, 1, len(codes))}
+        entries |= {tag: (3, 1, value) for tag, value in (tags or {}).items()}
+        if i == 0:
+            entries[65001] = (7, len(METADATA), extra)
+        data[link : link + 8] = struct.pack("<Q", len(data))
+        data += struct.pack("<Q", len(entries))
+        for tag, (code, count, value) in sorted(entries.items()):
+            data += struct.pack("<HHQQ", tag, code, count, value)
+        link = len(data)
+        data += bytes(8)
+    path.write_bytes(data)
+    return path
+
+
+def random_electrons(n: int, seed: int = 0) -> list[Electron]:
+    rng = np.random.default_rng(seed)
+    pixels = rng.choice(NY * NX, n, replace=False)
+    places = rng.integers(0, 4, (n, 2))
+    return [
+        (int(p) // NX, int(p) % NX, int(d), int(r))
+        for p, (d, r) in zip(pixels, places, strict=True)
+    ]
+
+
+def rendered(electrons: list[Electron], sampling: int = 1) -> np.ndarray:
+    """Return the counts expected, row 0 the last row of the scan."""
+    image = np.zeros((NY * sampling, NX * sampling), int)
+    for row, column, down, right in electrons:
+        y, x = row * sampling + down * sampling // 4, column * sampling + right * sampling // 4
+        image[NY * sampling - 1 - y, x] += 1
+    return image
+
+
+@pytest.mark.parametrize("sampling", [1, 2, 4])
+@pytest.mark.parametrize("compression", BITS)
+def test_every_electron_is_where_it_was_put(
+    tmp_path: Path, compression: int, sampling: int
+) -> None:
+    electrons = [random_electrons(n, n) for n in (0, 1, 40, 700)]
+    frames = [encoded(e, BITS[compression]) for e in electrons]
+    movie = open_eer(write_eer(tmp_path / "a.eer", frames, compression), 1, sampling)
+    assert (movie.n_frames, movie.ny, movie.nx) == (4, NY * sampling, NX * sampling)
+    for i, e in enumerate(electrons):
+        np.testing.assert_array_equal(movie.frame(i), rendered(e, sampling))
+
+
+def test_the_corners_of_the_detector_and_of_a_pixel(tmp_path: Path) -> None:
+    corner = [(0, 0, 0, 0), (NY - 1, NX - 1, 3, 3), (0, NX - 1, 0, 3)]
+    movie = open_eer(write_eer(tmp_path / "a.eer", [encoded(corner)]), 1, 4)
+    found = {tuple(place) for place in np.argwhere(movie.frame(0)).tolist()}
+    # The scan starts with the top row, so with the highest y.
+    assert found == {(4 * NY - 1, 0), (0, 4 * NX - 1), (4 * NY - 1, 4 * NX - 1)}
+
+
+@pytest.mark.parametrize("idle", [False, True])
+def test_both_readings_of_eight_bit_codes_are_told_apart(tmp_path: Path, idle: bool) -> None:
+    electrons = random_electrons(12)  # gaps of 500 pixels: most need a code that only skips
+    codes = encoded(electrons, BITS[65000], idle=idle)
+    for sampling in (1, 2, 4):
+        movie = open_eer(write_eer(tmp_path / "a.eer", [codes], 65000), 1, sampling)
+        np.testing.assert_array_equal(movie.frame(0), rendered(electrons, sampling))
+
+
+def test_a_frame_sums_the_raw_frames_of_its_group_and_leaves_the_rest(tmp_path: Path) -> None:
+    electrons = [random_electrons(300, seed) for seed in range(7)]
+    path = write_eer(tmp_path / "a.eer", [encoded(e) for e in electrons])
+    movie = open_eer(path, grouping=3, sampling=2)
+    assert (movie.n_raw, movie.n_frames) == (7, 2)
+    for i in range(2):
+        expected = sum(rendered(e, 2) for e in electrons[3 * i : 3 * i + 3])
+        np.testing.assert_array_equal(movie.frame(i), expected)
+
+
+def test_counts_do_not_overflow(tmp_path: Path) -> None:
+    same = [encoded([(5, 5, 0, 0)])]
+    path = write_eer(tmp_path / "a.eer", same * 256)
+    assert open_eer(path, 255).dtype == np.uint8
+    assert open_eer(path, 255).frame(0).max() == 255
+    assert open_eer(path, 256).frame(0).max() == 256
+
+
+def test_bits_of_variable_codes_come_from_the_tags(tmp_path: Path) -> None:
+    bits, tags = (8, 1, 1), {65007: 8, 65008: 1, 65009: 1}
+    electrons = [(r, c, d // 2, right // 2) for r, c, d, right in random_electrons(200)]
+    path = write_eer(tmp_path / "a.eer", [encoded(electrons, bits)], 65002, tags)
+    halves = [(r, c, 2 * d, 2 * right) for r, c, d, right in electrons]
+    np.testing.assert_array_equal(open_eer(path, 1, 2).frame(0), rendered(halves, 2))
+    with pytest.raises(FormatError, match="sampling 4; choose 1, 2, 4, at most 2"):
+        open_eer(path, 1, 4)
+
+
+def test_the_sum_that_precedes_the_frames_is_no_frame(tmp_path: Path) -> None:
+    electrons = random_electrons(50)
+    path = write_eer(tmp_path / "a.eer", [encoded(electrons)] * 2, final_image=True)
+    movie = open_movie(path, eer_fractions=1)
+    assert movie.n_frames == 2
+    np.testing.assert_array_equal(movie.frame(1), rendered(electrons))
+
+
+@pytest.mark.parametrize("sampling", [1, 2, 4])
+def test_tifffile_reads_the_same_electrons_upside_down(tmp_path: Path, sampling: int) -> None:
+    codes = encoded(random_electrons(400))
+    path = write_eer(tmp_path / "a.eer", [codes + bytes(-len(codes) % 8)])
+    other = tifffile.TiffFile(path, superres=sampling.bit_length() - 1).pages[0].asarray()
+    np.testing.assert_array_equal(open_eer(path, 1, sampling).frame(0), other[::-1])
+
+
+def test_the_pixel_size_is_that_of_the_frames(tmp_path: Path) -> None:
+    path = write_eer(tmp_path / "a.eer", [encoded([])])
+    assert open_eer(path, 1).pixel_size == pytest.approx(0.75)
+    assert open_eer(path, 1, 2).pixel_size == pytest.approx(0.375)
+    path.write_bytes(path.read_bytes().replace(b'unit="m"', b'unit="?"'))
+    assert open_eer(path, 1).pixel_size is None
+
+
+def test_a_cut_off_movie_is_refused_wherever_it_ends(tmp_path: Path) -> None:
+    path = write_eer(tmp_path / "a.eer", [encoded(random_electrons(99))] * 3)
+    whole = path.read_bytes()
+    for size in range(len(whole) - 1, 20, -7):
+        path.write_bytes(whole[:size])
+        with pytest.raises(FormatError, match=r"a\.eer: .*; copy it again"):
+            open_eer(path, 1)
+
+
+def test_damaged_codes_name_the_raw_frame(tmp_path: Path) -> None:
+    frames = [encoded([]), b"\xff" * 200]
+    movie = open_eer(write_eer(tmp_path / "a.eer", frames), 1)
+    movie.frame(0)
+    with pytest.raises(FormatError, match="raw frame 2 of 2 cannot be decoded"):
+        movie.frame(1)
+    path = write_eer(tmp_path / "b.eer", [b"\xfe" * 6000], 65000)
+    with pytest.raises(FormatError, match="raw frame 1 of 1 cannot be decoded"):
+        open_eer(path, 1).frame(0)
+
+
+@pytest.mark.parametrize(
+    ("grouping", "sampling", "told"),
+    [
+        (None, 1, "3 raw frames and no of them in a frame; choose how many raw frames"),
+        (0, 1, "3 raw frames and 0 of them"),
+        (4, 1, "3 raw frames and 4 of them"),
+        (1, 3, "sampling 3; choose 1, 2, 4"),
+    ],
+)
+def test_what_does_not_suit_the_movie_is_refused(
+    tmp_path: Path, grouping: int | None, sampling: int, told: str
+) -> None:
+    path = write_eer(tmp_path / "a.eer", [encoded([])] * 3)
+    with pytest.raises(FormatError, match=told):
+        open_movie(path, eer_fractions=grouping, eer_sampling=sampling)
+    assert count_raw_frames(path) == 3
+
+
+@pytest.mark.parametrize(
+    ("dose", "of_frame", "expected"), [(3.0, 0.5, 40), (3.0, 0.001, 1), (3.0, 9.0, 240)]
+)
+def test_groups_come_nearest_to_a_dose(dose: float, of_frame: float, expected: int) -> None:
+    assert raw_frames_for_dose(240, dose, of_frame) == expected
+
+
+def test_doses_must_be_positive() -> None:
+    with pytest.raises(ValueError, match=r"doses are 0 and 0\.5 e/Å²"):
+        raw_frames_for_dose(240, 0, 0.5)
+
+
+def test_an_eer_movie_travels_by_pickle_without_its_electrons(tmp_path: Path) -> None:
+    electrons = random_electrons(3000)
+    path = write_eer(tmp_path / "a.eer", [encoded(electrons)] * 300)
+    sent = pickle.dumps(open_eer(path, 300))
+    assert len(sent) < 10_000
+    np.testing.assert_array_equal(pickle.loads(sent).frame(0), 300 * rendered(electrons))

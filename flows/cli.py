@@ -15,7 +15,7 @@ from flows import console
 from flows.options import PRESETS, as_yaml, options_of, pipeline_from, validated
 from tasks.errors import UserError, WrongParameter, one_line
 from tasks.formats.errors import FormatError
-from tasks.parameters import Execution, ImportParameters, Pipeline
+from tasks.parameters import Execution, GainFlip, ImportParameters, Pipeline
 from tasks.steps import STEPS
 
 app = typer.Typer(
@@ -317,6 +317,33 @@ def prune(
         console.say("add --yes to remove them" if rows else "nothing to remove")
         return
     console.say(f"{remove(project) / 1e6:.1f} MB freed")
+
+
+@app.command()
+def gain(
+    movies: Annotated[str, typer.Argument(help="movies, with wildcards: 'frames/*.mrc'")],
+    out: Annotated[Path | None, typer.Option(help="make a gain reference: this file")] = None,
+    check: Annotated[Path | None, typer.Option(help="judge the orientation of this one")] = None,
+    gain_rotate: Annotated[int, typer.Option(min=0, max=3, help="how it is said to lie")] = 0,
+    gain_flip: Annotated[GainFlip, typer.Option(help="and flipped, after the rotation")] = "none",
+    cluster: ClusterOption = "auto",
+    workers: WorkersOption = None,
+    gpus: GpusOption = None,
+    memory: MemoryOption = None,
+) -> None:
+    """Make a gain reference from movies (--out), or judge how one lies (--check)."""
+    if (out is None) == (check is None):
+        raise WrongParameter("gain: give either --out to make one, or --check to judge one")
+    from flows.gain import check_gain, make_gain
+
+    execution = _execution(cluster, workers, gpus, memory)
+    if out is not None:
+        console.say(_run_flow(make_gain, movies, str(out), execution).message)
+        return
+    found = _run_flow(check_gain, movies, str(check), gain_rotate, gain_flip, execution)
+    console.say(f"{check}: {found.message}")
+    if found.verdict == "another is better":
+        raise typer.Exit(1)
 
 
 @app.command()

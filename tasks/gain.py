@@ -22,7 +22,7 @@ from tasks import cluster
 from tasks.chunks.gain import sum_movies
 from tasks.errors import UnusableData, WrongParameter
 from tasks.formats.files import StrPath, write_text
-from tasks.formats.mrc import open_frames, write_stack
+from tasks.formats.mrc import open_frames, read_image, write_stack
 from tasks.parameters import Execution
 from tasks.record import Record
 from tasks.scatter import Unit, scatter
@@ -196,6 +196,25 @@ def check_gain(
         behind=behind,
         verdict=verdict,
     )
+
+
+@task(name="check gain", task_run_name="check {gain}", cache_policy=NO_CACHE, persist_result=False)
+def check(
+    movies: Sequence[Path],
+    gain: str,
+    rotation: Literal[0, 1, 2, 3] = 0,
+    flip: Flip = "none",
+    execution: Execution = Execution(),
+) -> GainCheck:
+    """Judge by at most 48 movies, spread over all, whether a gain lies as the user says.
+
+    Raises
+    ------
+    UnusableData
+        If the gain fits the movies in no orientation, or a file cannot be used.
+    """
+    reference = read_image(Path(gain).expanduser())
+    return check_gain(mean_of_movies(spread_choice(movies), execution), reference, rotation, flip)
 
 
 @task(name="gain", task_run_name="gain {output}", cache_policy=NO_CACHE, persist_result=False)

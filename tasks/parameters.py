@@ -10,6 +10,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+GainRotation = Literal[0, 1, 2, 3]
+GainFlip = Literal["none", "up-down", "left-right"]
+
 
 class Parameters(BaseModel):
     """Base of all parameter models: frozen, and refusing unknown names."""
@@ -41,12 +44,10 @@ class ImportParameters(Parameters):
     )
     magnification: float | None = Field(None, gt=0, description="nominal magnification")
     gain: str | None = Field(None, description="gain reference (MRC): image = (raw − dark) · gain")
-    gain_rotate: Literal[0, 1, 2, 3] = Field(
+    gain_rotate: GainRotation = Field(
         0, description="rotation of the gain, × 90° counter-clockwise, before the flip"
     )
-    gain_flip: Literal["none", "up-down", "left-right"] = Field(
-        "none", description="flip of the gain"
-    )
+    gain_flip: GainFlip = Field("none", description="flip of the gain")
     dark: str | None = Field(None, description="dark reference (MRC), oriented as the gain")
     defects: str | None = Field(
         None, description="text file of defects, lines of: x y width height"

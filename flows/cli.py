@@ -120,7 +120,7 @@ def run(
     memory: MemoryOption = None,
 ) -> None:
     """Take the series to tomograms: every step that is not done."""
-    before = _request_before(project, branch)
+    before = None if preset or config else _request_before(project, branch)
     pipeline = pipeline_from(preset, config, set_, before)
     if until is not None and until not in STEPS:
         raise WrongParameter(f"--until {until}: there are {', '.join(STEPS)}")

@@ -43,8 +43,9 @@ def following() -> Iterator[None]:
                 shown[name] = bars.add_task(name, total=news.total)
             bars.update(shown[name], completed=news.done)
             return
-        if name in shown:
-            bars.remove_task(shown.pop(name))
+        ended = f"{news.series}  " if isinstance(news.outcome, str) else name
+        for key in [key for key in shown if key.startswith(ended)]:
+            bars.remove_task(shown.pop(key))
         if isinstance(news.outcome, str):
             bars.console.print(f"[red]{news.series}  failed[/]  {escape(news.outcome)}")
         else:
@@ -60,11 +61,11 @@ def table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print rows as a table, one line each however wide; numbers with five digits."""
     if not rows:
         return
-    shown = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    shown = Table(title=escape(title), title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for column in rows[0]:
         values = [row[column] for row in rows if row[column] is not None]
         numeric = all(isinstance(value, int | float) for value in values)
-        shown.add_column(column, justify="right" if numeric else "left", no_wrap=True)
+        shown.add_column(escape(column), justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
         shown.add_row(*(escape(_text(value)) for value in row.values()))
     # A terminal too narrow breaks the lines; a file or pipe gets them whole.

@@ -119,7 +119,8 @@ def _told(model: type[BaseModel], error: ValidationError) -> str:
         elif fault["type"] == "missing":
             parts.append(f"{where}: is needed")
         else:
-            parts.append(f"{where}: {fault['msg'].lower()}, not {fault['input']!r}")
+            given = "" if isinstance(fault["input"], dict) else f", not {fault['input']!r}"
+            parts.append(f"{where or model.__name__}: {fault['msg'].lower()}{given}")
     return "; ".join(dict.fromkeys(parts))
 
 
@@ -149,7 +150,7 @@ def pipeline_from(
 ) -> Pipeline:
     """Return the pipeline's parameters: a preset, then a YAML file, then ``step.name=value``.
 
-    Without a preset, what was asked for `before` counts in its place.
+    What was asked for `before` counts in place of the default preset.
 
     Raises
     ------

@@ -23,7 +23,6 @@ from tasks.parameters import (
     ReconstructParameters,
 )
 from tasks.plan import chosen_series
-from tasks.store import parse_project
 
 step_flow = partial(flow, persist_result=False)
 
@@ -37,12 +36,9 @@ def run_step(
     execution: Execution,
 ) -> None:
     """Carry out one step of some or all series on what their branch has."""
-    names = chosen_series(project, series)
-    request = {step: parameters.model_dump(mode="json")}
-    parse_project(project).note_request(branch, request)
     with cluster.opened(execution) as running:
         each(
-            names,
+            chosen_series(project, series),
             lambda name: carry_out(step, project, name, parameters, branch, running),
         )
 

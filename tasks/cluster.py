@@ -70,6 +70,7 @@ def opened(execution: Execution) -> Iterator[Execution]:
     logging.getLogger("distributed").setLevel(logging.ERROR)
     with _start(kind, execution) as cluster:
         running = execution.model_copy(update={"cluster": cluster.scheduler_address})
+        client_of(running).wait_for_workers(1)  # jobs of a queue may start minutes later
         try:
             yield running
         finally:

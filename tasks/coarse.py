@@ -7,7 +7,7 @@ from dataclasses import asdict
 from kernels.align_coarse import PairShift, move_view, neighbour_pairs, solve_shifts
 from kernels.fourier import binned_shape
 from kernels.geometry import View
-from tasks.chunks.alignment import measure_pairs, reduce_view
+from tasks.chunks.alignment import REDUCED, measure_pairs, reduce_view
 from tasks.chunks.images import memory_of_image
 from tasks.errors import WrongParameter
 from tasks.parameters import CoarseParameters, Execution
@@ -45,7 +45,6 @@ def coarse(
             move_view(view, float(dy) * pixel_size, float(dx) * pixel_size)
             for view, (dy, dx) in zip(views, shifts, strict=True)
         ]
-    work.result.delete_array("reduced")
     return work.finish(
         f"{sum(used)} views, median confidence {sorted(agreement)[len(agreement) // 2]:.0f} σ",
         views=decided_geometry(views, used),
@@ -74,7 +73,7 @@ def reduce_views(work: Work, pixel_size: float) -> float:
             f"{work.series.name}: a pixel of {pixel_size:g} Å reduces the views to "
             f"{shape[0]}×{shape[1]}: use a smaller {work.step.name}.pixel_size"
         )
-    work.result.create_array("reduced", (views, *shape), (1, *shape))
+    work.result.create_array(REDUCED, (views, *shape), (1, *shape))
     work.scatter(
         reduce_view,
         [Unit(f"reduce-{i:03d}", (source, work.result, i, binning)) for i in range(views)],
@@ -101,7 +100,7 @@ def _measure(
 ) -> list[PairShift]:
     groups = [pairs[i : i + PAIRS_PER_UNIT] for i in range(0, len(pairs), PAIRS_PER_UNIT)]
     names = [f"round-{turn}-{i:03d}" for i in range(len(groups))]
-    reduced = work.result.array("reduced").shape[1:]
+    reduced = work.result.array(REDUCED).shape[1:]
     reports = work.scatter(
         measure_pairs,
         [

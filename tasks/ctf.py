@@ -38,6 +38,12 @@ def ctf(
     box = min(box, *(n // 2 * 2 for n in shape))
     used = record.included
     memory = memory_of_view((shape[0], shape[1]), box)
+    work.result.create_array(
+        "spectra",
+        (len(record.views), box, box // 2 + 1),
+        (1, box, box // 2 + 1),
+        axes=("view", "ky", "kx"),
+    )
     first = work.scatter(
         search_view,
         [
@@ -53,12 +59,6 @@ def ctf(
     tilts = [record.views[i].tilt_angle for i in used]
     hand = _hand(alone, tilts)
     priors = expected_ctf([_fit(reports, hand.hand) for reports in alone], tilts)
-    work.result.create_array(
-        "spectra",
-        (len(record.views), box, box // 2 + 1),
-        (1, box, box // 2 + 1),
-        axes=("view", "ky", "kx"),
-    )
     second = work.scatter(
         refine_view,
         [
@@ -79,7 +79,9 @@ def ctf(
     profiles = np.full((len(record.views), len(PROFILES), len(fits[0].profile.frequency)), np.nan)
     for i, fit in fit_of.items():
         profiles[i] = [getattr(fit.profile, name) for name in PROFILES]
-    stored = work.result.create_array("profiles", profiles.shape, profiles.shape, dtype="float64")
+    stored = work.result.create_array(
+        "profiles", profiles.shape, profiles.shape, "float64", by_units=False
+    )
     stored[:] = profiles
     decided = [
         _estimate(settled[i], fit_of[i]) if i in settled else None for i in range(len(record.views))

@@ -23,6 +23,7 @@ from tasks.identity import identify
 from tasks.parameters import ImportParameters
 from tasks.record import Acquisition, FileIdentity, TiltSeries, View
 from tasks.store import parse_project
+from tasks.work import artifact_key
 
 STACK_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali", ".tif", ".tiff", ".eer")
 
@@ -71,7 +72,7 @@ def import_series(project: str, mdoc: str, parameters: ImportParameters) -> Tilt
     parse_project(project).add_series(record)
     if TaskRunContext.get() is not None:
         create_table_artifact(
-            key=re.sub(r"[^a-z0-9]+", "-", f"{record.name}-import".lower()),
+            key=artifact_key(record.name, "import"),
             table=[line.model_dump() for line in record.import_report],
             description=f"{record.name}: where each field of the record comes from",
         )

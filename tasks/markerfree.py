@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kernels.geometry import View
-from tasks.chunks.alignment import match_views, memory_of_matching
+from tasks.chunks.alignment import REDUCED, match_views, memory_of_matching
 from tasks.coarse import decided_geometry, reduce_views
 from tasks.parameters import Execution, MarkerfreeParameters
 from tasks.scatter import Unit
@@ -34,7 +34,7 @@ def markerfree(
     pixel_size = reduce_views(work, parameters.pixel_size)
     used = [view.excluded is None for view in record.views]
     start = [record.geometry(i) for i in range(len(record.views))]
-    shape = work.result.array("reduced").shape[1:]
+    shape = work.result.array(REDUCED).shape[1:]
     report = work.scatter(
         match_views,
         [Unit("match", (work.result, start, used, pixel_size, parameters))],
@@ -42,7 +42,6 @@ def markerfree(
             (shape[0], shape[1]), len(start), round(parameters.thickness / pixel_size)
         ),
     )["match"]
-    work.result.delete_array("reduced")
     low, high = report["depths"]
     found = report["score"] >= LEAST_SCORE
     views = [View(**fields) for fields in report["views"]] if found else start

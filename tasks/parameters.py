@@ -6,9 +6,9 @@ the key of a result. How a step is executed (`Execution`) never does.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 GainRotation = Literal[0, 1, 2, 3]
 GainFlip = Literal["none", "up-down", "left-right"]
@@ -76,6 +76,12 @@ class MotionParameters(Parameters):
         80.0, gt=0, description="largest steady drift during a movie, per axis [Å]"
     )
 
+    @model_validator(mode="after")
+    def _frames_in_order(self) -> Self:
+        if self.last_frame is not None and self.last_frame < self.first_frame:
+            raise ValueError(f"last frame {self.last_frame} before first frame {self.first_frame}")
+        return self
+
 
 class ExcludeParameters(Parameters):
     """Choice of the views that later steps use."""
@@ -84,7 +90,7 @@ class ExcludeParameters(Parameters):
         0.1,
         ge=0,
         lt=1,
-        description="a view is dark below this fraction of the expected mean; 0 keeps all",
+        description="a view is dark below this fraction of the expected mean; 0 detects none",
     )
     views: dict[str, str] = Field(
         default_factory=dict,
@@ -118,6 +124,19 @@ class CtfParameters(Parameters):
     box: int | None = Field(
         None, ge=64, le=4096, description="side of the tiles, even [pixels]; empty: about 1000 Å"
     )
+
+    @model_validator(mode="after")
+    def _ranges_in_order(self) -> Self:
+        if self.min_defocus >= self.max_defocus:
+            raise ValueError(f"defocus from {self.min_defocus:g} to {self.max_defocus:g} Å")
+        if self.min_resolution <= self.max_resolution:
+            raise ValueError(
+                f"resolution from {self.min_resolution:g} to {self.max_resolution:g} Å: "
+                "the low-resolution end is the larger number"
+            )
+        if self.box is not None and self.box % 2:
+            raise ValueError(f"box {self.box} is odd")
+        return self
 
 
 class EraseParameters(Parameters):
@@ -185,7 +204,7 @@ class ReconstructParameters(Parameters):
     alignment: Literal["markerfree", "coarse"] = Field(
         "markerfree", description="which alignment is used"
     )
-    binning: int | Literal["auto"] = Field(
+    binning: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
         "auto", description="binning of the views; auto: voxels of at least 5 Å"
     )
     thickness: float = Field(2400.0, gt=0, description="height of the tomogram [Å]")

@@ -48,19 +48,28 @@ def plan(
 
 
 def current_plan(series: Series, branch: str = "main") -> dict[str, Planned]:
-    """Return the plan with the parameters of the last run on the branch."""
-    return plan(series, requested_pipeline(series.project, branch), branch)
+    """Return the plan with the parameters of a branch: of its results, else of its last run."""
+    values = requested_pipeline(series.project, branch).model_dump()
+    for name in STEPS:
+        key = series.pointer(branch, name)
+        attributes = {} if key is None else series.result(name, key).attributes()
+        if "parameters" in attributes:
+            values[name] = _known(name, attributes["parameters"])
+    return plan(series, Pipeline.model_validate(values), branch)
 
 
 def requested_pipeline(project: Project, branch: str) -> Pipeline:
     """Return the parameters of the last run on a branch: what the next one goes on with."""
-    values = {}
-    for step, parameters in (project.requested(branch) or {}).items():
-        if step in STEPS:
-            # Another version may have asked for parameters that are no more.
-            known = type(getattr(Pipeline(), step)).model_fields
-            values[step] = {name: v for name, v in parameters.items() if name in known}
-    return Pipeline.model_validate(values)
+    requested = (project.requested(branch) or {}).items()
+    return Pipeline.model_validate(
+        {step: _known(step, p) for step, p in requested if step in STEPS}
+    )
+
+
+def _known(step: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    # Another version may have had parameters that are no more.
+    fields = type(getattr(Pipeline(), step)).model_fields
+    return {name: value for name, value in parameters.items() if name in fields}
 
 
 def _state(result: Result, parameters: Parameters, branch: str) -> Planned:
@@ -72,9 +81,8 @@ def _state(result: Result, parameters: Parameters, branch: str) -> Planned:
     failure = series.failure(branch, step)
     if failure is not None:
         return Planned(result, "failed", failure)
-    units = len(series.project.names(f"{result.path}/unit"))
-    if units:
-        return Planned(result, "unfinished", f"{units} units are written")
+    if units := result.units():
+        return Planned(result, "unfinished", f"{len(units)} units are written")
     if pointer is None:
         return Planned(result, "to do", "not run yet")
     asked = parameters.for_series(series.name).model_dump(mode="json")

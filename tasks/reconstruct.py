@@ -8,6 +8,7 @@ from functools import partial
 from kernels.align_coarse import aligned_shape
 from tasks import cluster
 from tasks.chunks.reconstruct import (
+    ROWS,
     back_project_slab,
     filter_view,
     halve,
@@ -57,12 +58,12 @@ def reconstruct(
         )
     brick = BRICK if ny * nx * nz < 1024**3 else 2 * BRICK
     levels = pyramid((nz, ny, nx))
-    work.result.create_array("rows", (len(views), ny, nx), (1, min(brick, ny), nx))
     for level, shape in enumerate(levels):
         chunks = tuple(min(brick, n) for n in shape)
         work.result.create_array(
             str(level), shape, chunks, dtype=parameters.storage, axes=("z", "y", "x")
         )
+    work.result.create_array(ROWS, (len(views), ny, nx), (1, min(brick, ny), nx))
     work.scatter(
         filter_view,
         [
@@ -95,7 +96,6 @@ def reconstruct(
             ],
             memory=100_000_000 + 8 * brick * nx * nz * 4,
         )
-    work.result.delete_array("rows")
     mean = sum(report["sum"] for report in reports.values()) / (nz * ny * nx)
     squares = sum(report["squares"] for report in reports.values()) / (nz * ny * nx)
     statistics = {

@@ -81,7 +81,9 @@ def _on_dask(
                     "likely for want of memory: use fewer --workers or a larger --memory"
                 ) from error
             future.release()
-            for following in islice(todo, 1):
+            # Workers may have come or gone meanwhile: one unit for each.
+            room = max(0, cluster.worker_count(execution) - len(under_way))
+            for following in islice(todo, room):
                 futures.add(submit(following))
             yield unit, report
     finally:

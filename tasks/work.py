@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from importlib.metadata import version
 from typing import Any, ParamSpec
 
 import dask.utils
-from prefect import Task
+from prefect import Task, get_run_logger
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -21,7 +22,7 @@ from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, ConfigDict
 
 from tasks import cluster, progress
-from tasks.errors import UserError, WrongParameter
+from tasks.errors import UnusableData, UserError, WrongParameter
 from tasks.parameters import Execution, Parameters
 from tasks.record import TiltSeries
 from tasks.scatter import Unit, scatter
@@ -231,6 +232,7 @@ class Work:
                 "version": self.step.version,
                 "parameters": self.parameters.for_series(self.series.name).model_dump(mode="json"),
                 "inputs": self.inputs,
+                "movies": self.series.movies_digest(),
                 "software": {name: version(name) for name in SOFTWARE},
                 "started": self.started.isoformat(),
                 "ended": datetime.now(UTC).isoformat(),
@@ -267,8 +269,13 @@ class Work:
     def _publish(self, table: Sequence[Row]) -> None:
         if TaskRunContext.get() is None:  # called as a plain function
             return
-        name = f"{self.series.name}-{self.step.name}".lower()
-        key = "".join(letter if letter.isalnum() else "-" for letter in name).strip("-")
+        try:
+            self._create_artifacts(table)
+        except Exception as error:  # the result is complete, whatever the server thinks of it
+            get_run_logger().warning("no artifacts of %s: %s", self.result.name, error)
+
+    def _create_artifacts(self, table: Sequence[Row]) -> None:
+        key = artifact_key(self.series.name, self.step.name)
         if table:
             create_table_artifact(
                 key=key,
@@ -281,6 +288,11 @@ class Work:
             link_text=self.result.name,
             description=f"Zarr result of {self.step.name} of {self.series.name}",
         )
+
+
+def artifact_key(*names: str) -> str:
+    """Return a key as Prefect wants it: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(names).lower()).strip("-")
 
 
 def _plain(value: Any) -> Any:
@@ -310,6 +322,11 @@ def begin(
 
     def rest_on(name: str, key: str) -> None:
         attributes = of.result(name, key).attributes()
+        if not of.same_movies(attributes):
+            raise UnusableData(
+                f"{series}: {name} on branch {branch} was made from movies imported before: "
+                f"`tiltflow run {project} --branch {branch}` first"
+            )
         for before, before_key in attributes.get("inputs", {}).items():
             rest_on(before, before_key)
         keys[name] = key

@@ -17,11 +17,14 @@ from tasks.chunks.device import on_device
 from tasks.parameters import CoarseParameters, MarkerfreeParameters
 from tasks.store import Result
 
+# The binned views (view, y, x): goes with the units when the result is complete.
+REDUCED = "unit/reduced"
+
 
 def reduce_view(source: Result, target: Result, index: int, binning: int) -> dict[str, Any]:
-    """Bin one view into ``reduced`` (view, y, x)."""
+    """Bin one view into `REDUCED` (view, y, x)."""
     image = on_device(np.asarray(source.images()[index]))
-    target.array("reduced")[index] = to_host(bin_images(image, binning))
+    target.array(REDUCED)[index] = to_host(bin_images(image, binning))
     return {}
 
 
@@ -37,7 +40,7 @@ def measure_pairs(
     Parameters
     ----------
     target : Result
-        With ``reduced``.
+        With `REDUCED`.
     pairs : sequence of (reference, moving)
     views : sequence of View
         Of the whole series.
@@ -50,7 +53,7 @@ def measure_pairs(
     dict
         "pairs": (dy, dx, confidence) of each, displacements in pixels of the reduced views.
     """
-    reduced = target.array("reduced")
+    reduced = target.array(REDUCED)
     shape = (reduced.shape[1], reduced.shape[2])
     out_shape = aligned_shape(shape, views[0].axis)
     prepared = {
@@ -77,7 +80,7 @@ def match_views(
         "views": fields of each View; "scores" and "moves" [Å] of each; "score": mean of the scores;
         "depths": Z between which the dense matter lies [Å].
     """
-    images = on_device(np.asarray(target.array("reduced")[:]))
+    images = on_device(np.asarray(target.array(REDUCED)[:]))
     matched = match_series(
         images,
         views,

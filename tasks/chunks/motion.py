@@ -73,7 +73,7 @@ def correct_movie(
     if not np.isfinite(image).all():
         raise UnusableData(
             f"{view.movie.path}: holds values that are not numbers (NaN or infinite): "
-            "copy it again, or exclude the view"
+            "copy it again, or remove it and import with --allow-missing"
         )
     target.array("odd")[index] = to_host(sums.odd)
     target.array("even")[index] = to_host(sums.even)

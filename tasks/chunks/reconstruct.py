@@ -14,12 +14,15 @@ from kernels.fourier import Shape
 from kernels.geometry import View
 from kernels.resample import resample_view
 from tasks.chunks.device import on_device
+from tasks.errors import UnusableData
 from tasks.parameters import ReconstructParameters
 from tasks.store import Result
 
 # Voxels hold thousandths of the beam's relative contrast per voxel: numbers near 1, so that
 # float16 keeps its eleven bits.
 SCALE = 1000.0
+# Filtered rows of the aligned views (view, y, x): goes with the units when the result is complete.
+ROWS = "unit/rows"
 
 
 def filter_view(
@@ -39,7 +42,7 @@ def filter_view(
     source : Result
         With images (view, y, x).
     target : Result
-        With array rows (view, y, x) of the aligned, binned views.
+        With array `ROWS` (view, y, x) of the aligned, binned views.
     index, place : int
         Of the view in `source` and in `target`.
     view : View
@@ -50,8 +53,13 @@ def filter_view(
     """
     image = np.asarray(source.images()[index])
     mean = float(image.mean())
+    if not mean > 0:
+        raise UnusableData(
+            f"{source.series.name}: view {index + 1} has a mean of {mean:g}: contrast needs a "
+            "positive one: exclude the view, or import movies whose background is not subtracted"
+        )
     contrast = on_device((image / np.float32(mean) - np.float32(1)) * np.float32(SCALE))
-    rows = target.array("rows")
+    rows = target.array(ROWS)
     ny, nx = rows.shape[1:]
     aligned = resample_view(contrast, view, pixel_size, (ny, nx), binning, fill=0.0)
     padded = wbp.padded_width(nx)
@@ -73,7 +81,7 @@ def back_project_slab(
     z_shift: float,
 ) -> dict[str, Any]:
     """Back-project rows `start` to `stop` of all views into those of level 0 of the tomogram."""
-    rows = on_device(np.asarray(target.array("rows")[:, start:stop]))
+    rows = on_device(np.asarray(target.array(ROWS)[:, start:stop]))
     volume = target.array("0")
     nz, ny, nx = volume.shape
     projection = aligned_projection(

@@ -51,6 +51,13 @@ def read_defect_mask(path: StrPath, shape: tuple[int, int]) -> Mask:
         return _matched(path, _serialem_mask(path), shape)
     mask: Mask = np.zeros(shape, dtype=bool)
     for x, y, width, height in read_defects(path):
+        if x + width > shape[1] or y + height > shape[0]:
+            raise FormatError(
+                path,
+                f"the rectangle {x} {y} {width} {height} is not within frames of "
+                f"{shape[1]}×{shape[0]} pixels",
+                "correct the line",
+            )
         mask[y : y + height, x : x + width] = True
     return mask
 

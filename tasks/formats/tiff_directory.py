@@ -10,12 +10,13 @@ import struct
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from tasks.formats.errors import FormatError
 from tasks.formats.files import StrPath
 
-MAGIC = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
+ByteOrder = Literal["<", ">"]
+MAGIC: dict[bytes, ByteOrder] = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
 
 _CUT_OFF = "copy it again, or leave it out if the recording was cut off"
 _BYTES, _RATIONAL = {2, 7}, 5
@@ -109,7 +110,7 @@ def _read_directory(
     file: BinaryIO, offset: int, order: str, big: bool, wanted: Collection[int]
 ) -> tuple[dict[int, Values], int]:
     entry = struct.Struct(f"{order}HHQ8s" if big else f"{order}HHI4s")
-    file.seek(offset)
+    _seek(file, offset, entry.size)
     count_code = f"{order}{'Q' if big else 'H'}"
     (n_entries,) = struct.unpack(count_code, file.read(struct.calcsize(count_code)))
     table = file.read(min(n_entries, 1 << 16) * entry.size)
@@ -129,10 +130,13 @@ def _values(file: BinaryIO, order: str, kind: int, count: int, field: bytes) -> 
     size = struct.calcsize(code)
     if size > len(field):
         (at,) = struct.unpack(f"{order}{'Q' if len(field) == 8 else 'I'}", field)
-        file.seek(0, 2)
-        if at + size > file.tell():
-            raise struct.error
-        file.seek(at)
+        _seek(file, at, size)
         field = file.read(size)
     values = struct.unpack(code, field[:size])
     return values[0] if kind in _BYTES else values
+
+
+def _seek(file: BinaryIO, offset: int, size: int) -> None:
+    if offset + size > file.seek(0, 2):
+        raise struct.error
+    file.seek(offset)

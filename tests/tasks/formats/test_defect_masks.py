@@ -31,7 +31,7 @@ def from_top(*regions: tuple[slice | int, slice | int]) -> np.ndarray:
 
 
 def test_rectangles_count_rows_from_the_bottom(tmp_path: Path) -> None:
-    mask = mask_of(tmp_path, "3 0 2 5\n# a remark\n39 23 4 4\n")
+    mask = mask_of(tmp_path, "3 0 2 5\n# a remark\n39 23 1 1\n")
     expected = np.zeros((NY, NX), bool)
     expected[0:5, 3:5] = expected[23, 39] = True
     np.testing.assert_array_equal(mask, expected)
@@ -96,6 +96,7 @@ def test_maps_mark_what_is_not_zero(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        ("1 2 3 4\n37 2 4 1\n", "the rectangle 37 2 4 1 is not within frames of 40×24 pixels"),
         ("BadPixels 5 7\n", "the camera has 0×0 pixels; add CameraSizeX and CameraSizeY"),
         (CAMERA + "BadPixels 5\n", "line 5: BadPixels has 1 values"),
         (CAMERA + "BadRows\n", "line 5: BadRows has 0 values"),

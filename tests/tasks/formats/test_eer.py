@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import pickle
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tasks.formats.eer import count_raw_frames, open_eer, raw_frames_for_dose
 from tasks.formats.errors import FormatError
 from tasks.formats.movies import open_movie
 
+SAME_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 NY, NX = 64, 96
 METADATA = (
     b'<metadata><item name="commercialName">Falcon 4</item>'
@@ -200,6 +204,22 @@ def test_a_cut_off_movie_is_refused_wherever_it_ends(tmp_path: Path) -> None:
         path.write_bytes(whole[:size])
         with pytest.raises(FormatError, match=r"a\.eer: .*; copy it again"):
             open_eer(path, 1)
+
+
+@SAME_FOLDER
+@given(st.binary(min_size=1, max_size=40), st.integers(0, 10_000), st.sampled_from([*BITS]))
+def test_no_damage_raises_anything_but_a_format_error(
+    tmp_path: Path, junk: bytes, at: int, compression: int
+) -> None:
+    frames = [encoded(random_electrons(200), BITS[compression])] * 2
+    path = write_eer(tmp_path / "a.eer", frames, compression, final_image=True)
+    raw = bytearray(path.read_bytes())
+    at %= len(raw)
+    raw[at : at + len(junk)] = junk
+    path.write_bytes(raw)
+    with suppress(FormatError):
+        movie = open_movie(path, eer_fractions=1, eer_sampling=2)
+        assert movie.frame(0).shape == (movie.ny, movie.nx)
 
 
 def test_damaged_codes_name_the_raw_frame(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from kernels.views import dark_views
 from tasks import acquisition
 from tasks.acquisition import Report
 from tasks.errors import UnusableData
+from tasks.formats.gain_files import read_reference
 from tasks.formats.mdoc import Mdoc, MdocSection, read_mdoc
-from tasks.formats.mrc import MrcHeader, read_header
+from tasks.formats.movies import Movie, open_movie
 from tasks.identity import identify
 from tasks.parameters import ImportParameters
 from tasks.record import Acquisition, FileIdentity, TiltSeries, View
@@ -87,10 +88,10 @@ def read_series(path: Path, user: ImportParameters) -> TiltSeries:
     taken = mdoc.views_by_time
     movies = _find_movies(mdoc, taken, user, report)
     sections = [taken[i] for i in movies]
-    headers = [read_header(movie) for movie in movies.values()]
-    shape = _common_shape(headers)
-    _note_frame_counts(sections, headers, report)
-    pixel = acquisition.pixel_size(user, mdoc, shape, headers[0].pixel_size, report)
+    opened = [open_movie(movie) for movie in movies.values()]
+    shape = _common_shape(opened)
+    _note_frame_counts(sections, opened, report)
+    pixel = acquisition.pixel_size(user, mdoc, shape, opened[0].pixel_size, report)
     constants = Acquisition(
         voltage=acquisition.voltage(user, mdoc, report),
         cs=_or_default("Cs", user.cs, acquisition.CS_MM, report),
@@ -115,9 +116,9 @@ def read_series(path: Path, user: ImportParameters) -> TiltSeries:
             prior_dose=user.initial_dose + sum(doses[:i]),
             dose=doses[i],
             movie=identify(movie),
-            frames=header.shape[0],
+            frames=frames.n_frames,
         )
-        for (i, movie), header in zip(movies.items(), headers, strict=True)
+        for (i, movie), frames in zip(movies.items(), opened, strict=True)
     ]
     _note_times(sections, report)
     views = _flag_dark(views, sections, user.dark_threshold, report)
@@ -177,25 +178,25 @@ def _find_movies(
     return found
 
 
-def _common_shape(headers: Sequence[MrcHeader]) -> tuple[int, int]:
-    first = headers[0]
-    for other in headers:
-        if other.shape[1:] != first.shape[1:]:
+def _common_shape(movies: Sequence[Movie]) -> tuple[int, int]:
+    first = movies[0]
+    for other in movies:
+        if (other.ny, other.nx) != (first.ny, first.nx):
             raise UnusableData(
-                f"{other.path}: frames of {other.shape[1]}×{other.shape[2]} pixels, but "
-                f"{first.path} has {first.shape[1]}×{first.shape[2]}: one series needs one size"
+                f"{other.path}: frames of {other.ny}×{other.nx} pixels, but "
+                f"{first.path} has {first.ny}×{first.nx}: one series needs one size"
             )
-    return first.shape[1:]
+    return first.ny, first.nx
 
 
 def _note_frame_counts(
-    sections: Sequence[MdocSection], headers: Sequence[MrcHeader], report: Report
+    sections: Sequence[MdocSection], movies: Sequence[Movie], report: Report
 ) -> None:
-    counts = sorted({header.shape[0] for header in headers})
+    counts = sorted({movie.n_frames for movie in movies})
     differ = [
-        f"{header.path.name} has {header.shape[0]}, the mdoc says {section.num_sub_frames}"
-        for section, header in zip(sections, headers, strict=True)
-        if section.num_sub_frames not in (None, header.shape[0])
+        f"{movie.path.name} has {movie.n_frames}, the mdoc says {section.num_sub_frames}"
+        for section, movie in zip(sections, movies, strict=True)
+        if section.num_sub_frames not in (None, movie.n_frames)
     ]
     conflict = differ[0] if differ else "the movies differ" if len(counts) > 1 else None
     report.add("frames", ", ".join(map(str, counts)), "movie headers", conflict)
@@ -256,7 +257,7 @@ def _reference(
     if not file.is_file():
         raise UnusableData(f"{file}: no such file: correct the path of the {what}")
     if shape is not None:
-        found = read_header(file).shape[1:]
+        found = read_reference(file).shape
         turned = found[::-1] if rotation % 2 else found
         if turned != shape:
             raise UnusableData(

@@ -16,7 +16,8 @@ from tasks.chunks.device import on_device
 from tasks.errors import UnusableData
 from tasks.formats.defects import read_defects
 from tasks.formats.errors import FormatError
-from tasks.formats.mrc import open_frames, read_image
+from tasks.formats.gain_files import read_reference
+from tasks.formats.movies import open_movie
 from tasks.identity import checked_path
 from tasks.parameters import MotionParameters
 from tasks.record import Acquisition, FileIdentity, View
@@ -108,7 +109,7 @@ def _frames(
     view: View, acquisition: Acquisition, shape: tuple[int, int], first: int, last: int
 ) -> Iterator[Array]:
     """Yield the corrected frames, one at a time."""
-    movie = open_frames(checked_path(view.movie))
+    movie = open_movie(checked_path(view.movie))
     gain = _reference(acquisition.gain, acquisition)
     dark = _reference(acquisition.dark, acquisition)
     defects = _defects(acquisition.defects, shape)
@@ -126,7 +127,7 @@ def _reference(file: FileIdentity | None, acquisition: Acquisition) -> Array | N
         return None
     path = checked_path(file)
     reference = detector.orient_reference(
-        read_image(path), acquisition.gain_rotation, acquisition.gain_flip
+        read_reference(path), acquisition.gain_rotation, acquisition.gain_flip
     )
     return on_device(np.ascontiguousarray(reference, dtype=np.float32))
 

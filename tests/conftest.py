@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,9 @@ import numpy as np
 import pytest
 
 from kernels import arrays
+
+# Before anything imports Prefect: tests leave nothing in the user's home.
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="tiltflow-prefect-")
 
 NO_GPU = arrays.cupy is None or not arrays.cupy.cuda.is_available()
 SHARED = Path(__file__).parents[2] / "shared" / "data"

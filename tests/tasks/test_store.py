@@ -236,7 +236,7 @@ def test_a_file_url_is_a_folder(project: str) -> None:
 def test_an_object_store_holds_a_project_too(fake_run: Callable[..., Any]) -> None:
     pytest.importorskip("obstore", reason="obstore is not installed: pip install '.[cloud]'")
     run = fake_run()
-    project = Project("memory://p")
+    project = Project("memory:///p")
     run = type(run)(project.add_series(run.series.imported()), Pipeline(), "main")
     run.motion()
     assert project.series("TS_01").current("main", "motion").complete()

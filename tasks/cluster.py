@@ -17,12 +17,7 @@ from distributed import Client, LocalCluster
 from tasks.errors import WrongParameter
 from tasks.parameters import Execution
 
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-)
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # Dask makes workers give freed memory back at once: half of the CPU time of motion correction
 # then goes into page faults (404,000 against 150 a movie). Arrays up to 32 MB are kept for reuse.
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "268435456", "MALLOC_MMAP_THRESHOLD_": "33554432"}
@@ -119,6 +114,8 @@ def _local(execution: Execution) -> LocalCluster:
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
+            # Not among the early ones: Dask sets those here too, where Numba may have threads.
+            env={"NUMBA_NUM_THREADS": threads},
             memory_limit=execution.memory or "auto",
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",  # any free port: several runs share a machine

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from kernels.align_coarse import move_view, stretch
 from kernels.arrays import Array, device, namespace
 from kernels.fourier import rfft2
-from kernels.geometry import View, in_plane_rotation
+from kernels.geometry import View, across, in_plane_rotation, with_origin
 from kernels.matching_rays import smear
 from kernels.matching_reference import (
     Bench,
@@ -214,10 +214,9 @@ def sweep(
         peak, scores[i] = match_view(reference, prepared[i], spectra[i], bench, max_shift)
         moves[i] = peak.dy, peak.dx
     chosen = list(bench.used)
-    tilts = np.radians([views[i].tilt for i in chosen])
-    across = np.stack([np.cos(tilts), np.sin(tilts)], axis=1)
+    rows = np.array([across(views[i].tilt) for i in chosen])
     moves[chosen, 0] -= moves[chosen, 0].mean()
-    moves[chosen, 1] -= across @ np.linalg.lstsq(across, moves[chosen, 1], rcond=None)[0]
+    moves[chosen, 1] -= rows @ np.linalg.lstsq(rows, moves[chosen, 1], rcond=None)[0]
     return _moved(views, moves, scores, depths_of(volume, bench), bench)
 
 
@@ -274,15 +273,15 @@ def centre_across(views: Sequence[View], used: Sequence[bool]) -> tuple[View, ..
     cosines = np.array([stretch(v.tilt) for v in chosen])
     x = float(seen[:, 0] @ cosines / (cosines @ cosines))
     y = float(seen[:, 1].mean())
-    return tuple(move_view(v, -y, -x * np.cos(np.radians(v.tilt))) for v in views)
+    return tuple(with_origin(view, (-x, -y, 0.0)) for view in views)
 
 
 def move_origin(views: Sequence[View], depth: float) -> tuple[View, ...]:
-    """Move the origin along z to `depth` [Å]: by depth·sin θ across the tilt axis in each view.
+    """Move the origin along z to `depth` [Å].
 
     Shifts alone do not tell where the specimen lies, only the volume does.
     """
-    return tuple(move_view(v, 0.0, depth * float(np.sin(np.radians(v.tilt)))) for v in views)
+    return tuple(with_origin(view, (0.0, 0.0, depth)) for view in views)
 
 
 def _moved(

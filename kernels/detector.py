@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -78,28 +77,6 @@ def orient_reference(reference: Array, rotation: int = 0, flip: Flip = "none") -
     if flip != "none":
         reference = xp.flip(reference, axis=0 if flip == "up-down" else 1)
     return reference
-
-
-def defect_mask(
-    shape: tuple[int, int], rectangles: Iterable[tuple[int, int, int, int]]
-) -> NDArray[np.bool_]:
-    """Return the mask (ny, nx) of defect rectangles (x, y, width, height) in pixels.
-
-    Raises
-    ------
-    ValueError
-        If a rectangle is empty or reaches beyond the frame.
-    """
-    mask = np.zeros(shape, dtype=np.bool_)
-    for x, y, width, height in rectangles:
-        inside = 0 <= x < x + width <= shape[1] and 0 <= y < y + height <= shape[0]
-        if not inside:
-            raise ValueError(
-                f"defect x {x}, y {y}, width {width}, height {height} is not within a frame of "
-                f"{shape[0]}×{shape[1]} (y, x)"
-            )
-        mask[y : y + height, x : x + width] = True
-    return mask
 
 
 def replace_pixels(image: Array, mask: NDArray[np.bool_], rng: np.random.Generator) -> Array:

@@ -20,7 +20,7 @@ Checked on IMOD's own solutions of its BBa sample (0.27 px rms; the other sign o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import cos, radians, sin
 
 import numpy as np
@@ -70,6 +70,12 @@ def tilt_rotation(view: View) -> Matrix:
     return about_y @ about_x
 
 
+def across(tilt: float) -> tuple[float, float]:
+    """Return (a, b) of ``x′ = a·X + b·Z`` at a tilt [degrees], without x-axis tilt."""
+    row = tilt_rotation(View(tilt, 0.0))[0]
+    return float(row[0]), float(row[2])
+
+
 def tilted(points: ArrayLike, view: View) -> Matrix:
     """Return points (n, 3) as X, Y, Z [Å] in the tilted frame, (n, 3) as x′, y′, z′ [Å]."""
     return np.asarray(points, dtype=np.float64) @ tilt_rotation(view).T
@@ -109,6 +115,12 @@ def project(points: ArrayLike, view: View) -> Matrix:
         x, y in the raw image, from its centre pixel (index n // 2) [Å].
     """
     return raw_from_aligned(tilted(points, view)[:, :2], view)
+
+
+def with_origin(view: View, point: ArrayLike) -> View:
+    """Return the view of a specimen whose origin is moved to `point` (X, Y, Z) [Å]."""
+    x, y = project(np.asarray(point)[None], view)[0]
+    return replace(view, shift_x=float(x), shift_y=float(y))
 
 
 def reference_depth(view: View, midplane: float = 0.0) -> float:

@@ -7,7 +7,6 @@ Lengths are in pixels and voxels of one size; centres lie at index n // 2.
 
 from __future__ import annotations
 
-from math import cos, radians, sin
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from kernels.arrays import Array, asarray_like, device, is_numpy, namespace
+from kernels.geometry import across
 
 
 def smear(feature: Array, tilt: float, out: Array) -> None:
@@ -29,7 +29,7 @@ def smear(feature: Array, tilt: float, out: Array) -> None:
     out : (nz, nx of the volume, ny) float32
         The volume that is added to.
     """
-    c, s = cos(radians(tilt)), sin(radians(tilt))
+    c, s = across(tilt)
     if is_numpy(out):
         _smear(feature, c, s, out)
         return
@@ -61,7 +61,7 @@ def dense_projection(
     -------
     (width, ny) float32
     """
-    c, s = cos(radians(tilt)), sin(radians(tilt))
+    c, s = across(tilt)
     shape = (width, volume.shape[2])
     if is_numpy(volume):
         result = np.zeros(shape, dtype=np.float32)

@@ -17,6 +17,7 @@ from kernels.views import dark_views
 from tasks import acquisition
 from tasks.acquisition import Report
 from tasks.errors import UnusableData
+from tasks.formats.defects import read_defect_mask
 from tasks.formats.gain_files import read_reference
 from tasks.formats.mdoc import Mdoc, MdocSection, read_mdoc
 from tasks.formats.movies import Movie, open_movie
@@ -105,7 +106,7 @@ def read_series(path: Path, user: ImportParameters) -> TiltSeries:
         gain_rotation=user.gain_rotate,
         gain_flip=user.gain_flip,
         dark=_reference("dark reference", user.dark, report, shape, user.gain_rotate),
-        defects=_reference("defects", user.defects, report),
+        defects=_defects(user.defects, report, shape),
     )
     # Views whose movies are missing have irradiated the specimen all the same.
     doses = acquisition.dose_of_view(user, mdoc, taken, pixel, report)
@@ -266,6 +267,13 @@ def _reference(
             )
     report.add(what, file, "user")
     return identify(file)
+
+
+def _defects(path: str | None, report: Report, shape: tuple[int, int]) -> FileIdentity | None:
+    identity = _reference("defects", path, report)
+    if identity is not None:
+        read_defect_mask(identity.path, shape)  # what cannot be used is refused now, not in a run
+    return identity
 
 
 def _or_default(field: str, user: float | None, default: float, report: Report) -> float:

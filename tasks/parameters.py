@@ -50,7 +50,7 @@ class ImportParameters(Parameters):
     gain_flip: GainFlip = Field("none", description="flip of the gain")
     dark: str | None = Field(None, description="dark reference (MRC), oriented as the gain")
     defects: str | None = Field(
-        None, description="text file of defects, lines of: x y width height"
+        None, description="defects: lines of x y width height, SerialEM's list, or a map"
     )
     dark_threshold: float = Field(
         0.1, ge=0, lt=1, description="a view is dark below this fraction of the expected mean"

@@ -46,7 +46,9 @@ class Acquisition(Record):
         "none", description="then this flip"
     )
     dark: FileIdentity | None = Field(None, description="dark reference")
-    defects: FileIdentity | None = Field(None, description="defects as lines of x y width height")
+    defects: FileIdentity | None = Field(
+        None, description="rectangles, SerialEM's list, or a map of bad pixels"
+    )
 
 
 class Motion(Record):

@@ -395,6 +395,3 @@ def parse_project(url: str) -> Project:
     """Return the project at `url`, local paths made absolute so that workers find them."""
     scheme = urlparse(url).scheme
     return Project(str(Path(url).expanduser().absolute()) if len(scheme) <= 1 else url)
-
-
-__all__ = ["Project", "Result", "Series", "open_store", "parse_project"]

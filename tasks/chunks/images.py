@@ -58,7 +58,7 @@ def weight_view(
         ratio=parameters.critical_dose_ratio,
     )
     target.array("images")[index] = to_host(weighted)
-    return {"exposure": exposure}
+    return {}
 
 
 def memory_of_image(shape: tuple[int, int]) -> int:

@@ -14,8 +14,7 @@ from kernels.arrays import Array, to_host
 from kernels.motion import FrameShifts, estimate_shifts, sum_frames
 from tasks.chunks.device import on_device
 from tasks.errors import UnusableData
-from tasks.formats.defects import read_defects
-from tasks.formats.errors import FormatError
+from tasks.formats.defects import read_defect_mask
 from tasks.formats.gain_files import read_reference
 from tasks.formats.movies import open_movie
 from tasks.identity import checked_path
@@ -134,12 +133,4 @@ def _reference(file: FileIdentity | None, acquisition: Acquisition) -> Array | N
 
 @lru_cache(maxsize=4)
 def _defects(file: FileIdentity | None, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
-    if file is None:
-        return None
-    path = checked_path(file)
-    try:
-        return detector.defect_mask(shape, read_defects(path))
-    except FormatError:
-        raise
-    except ValueError as error:
-        raise UnusableData(f"{path}: {error}: correct the line") from error
+    return None if file is None else read_defect_mask(checked_path(file), shape)

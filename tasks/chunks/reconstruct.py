@@ -69,7 +69,7 @@ def filter_view(
     if parameters.invert:
         row_filter = -row_filter
     rows[place] = to_host(wbp.filter_views(aligned, row_filter))
-    return {"mean": mean}
+    return {}
 
 
 def back_project_slab(

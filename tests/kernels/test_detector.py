@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kernels import arrays
-from kernels.detector import correct_frame, defect_mask, orient_reference, replace_pixels
+from kernels.detector import correct_frame, orient_reference, replace_pixels
 
 RNG = np.random.default_rng(0)
 
@@ -91,15 +91,6 @@ def test_unknown_orientations_are_refused():
         orient_reference(np.zeros((2, 2)), 90)
     with pytest.raises(ValueError, match="flip is 'x'"):
         orient_reference(np.zeros((2, 2)), 0, "x")
-
-
-def test_defects_are_x_y_width_height():
-    mask = defect_mask((4, 6), [(1, 2, 3, 1), (5, 0, 1, 4)])
-    assert mask.sum() == 7
-    assert mask[2, 1:4].all()
-    assert mask[:, 5].all()
-    with pytest.raises(ValueError, match=r"defect x 4, y 0, width 3, height 1 .* 4×6"):
-        defect_mask((4, 6), [(4, 0, 3, 1)])
 
 
 def test_bad_pixels_become_copies_of_good_ones_nearby(on):

@@ -123,3 +123,20 @@ def test_imods_own_solution_obeys_the_projection_equation(shared_data):
         at = views == view
         expected[at] = geometry.tilted(centred[at] * pixel, View(float(tilts[view]), 0))[:, :2]
     assert np.sqrt(np.mean((aligned - expected) ** 2)) < 0.5
+
+
+@given(tilt=angles, x=lengths, z=lengths)
+def test_across_is_the_first_row_of_the_projection(tilt, x, z):
+    a, b = geometry.across(tilt)
+    seen = geometry.project([(x, 0, z)], View(tilt, 0))[0, 0]
+    assert a * x + b * z == pytest.approx(seen, abs=1e-6)
+
+
+@given(view=views, x=lengths, y=lengths, z=lengths)
+def test_a_moved_origin_changes_coordinates_but_not_where_things_appear(view, x, y, z):
+    origin = np.array([30.0, -200.0, 150.0])
+    moved = geometry.with_origin(view, origin)
+    point = np.array([[x, y, z]])
+    np.testing.assert_allclose(
+        geometry.project(point - origin, moved), geometry.project(point, view), atol=1e-6
+    )

@@ -342,3 +342,14 @@ def test_no_mdoc_and_two_of_one_name_are_errors(tmp_path: Path) -> None:
         (tmp_path / name).write_text("")
     with pytest.raises(UnusableData, match=r"same series name 'TS_01'.*rename one"):
         find_mdocs(str(tmp_path / "*/*.mdoc"))
+
+
+def test_defects_that_do_not_fit_the_frames_are_refused_at_import(
+    read: Callable[..., TiltSeries], tmp_path: Path
+) -> None:
+    path = tmp_path / "defects.txt"
+    path.write_text("100000 0 3 1\n")
+    with pytest.raises(
+        FormatError, match=r"defects\.txt: the rectangle 100000 0 3 1 is not within"
+    ):
+        read(defects=str(path))

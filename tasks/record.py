@@ -41,6 +41,7 @@ class Acquisition(Record):
     gain: FileIdentity | None = Field(
         None, description="gain reference, image = (raw − dark) · gain"
     )
+    gain_inverted: bool = Field(False, description="the gain divides the counts")
     gain_rotation: Literal[0, 1, 2, 3] = Field(0, description="× 90° counter-clockwise, first")
     gain_flip: Literal["none", "up-down", "left-right"] = Field(
         "none", description="then this flip"
@@ -48,6 +49,9 @@ class Acquisition(Record):
     dark: FileIdentity | None = Field(None, description="dark reference")
     defects: FileIdentity | None = Field(
         None, description="rectangles, SerialEM's list, or a map of bad pixels"
+    )
+    eer_sampling: Literal[1, 2, 4] = Field(
+        1, description="frame pixels along each side of a detector pixel, of EER movies"
     )
 
 
@@ -112,8 +116,10 @@ class View(Record):
     order: int = Field(ge=1, description="place in the acquisition, from 1")
     prior_dose: float = Field(ge=0, description="dose before this view [e/Å²]")
     dose: float = Field(ge=0, description="dose of this view [e/Å²]")
-    movie: FileIdentity
+    movie: FileIdentity = Field(description="movie, or stack with one section for each view")
+    first_frame: int = Field(1, ge=1, description="where its frames begin in the file, from 1")
     frames: int = Field(ge=1, description="frames of the movie")
+    grouping: int = Field(1, ge=1, description="raw EER frames summed in each frame")
     excluded: str | None = Field(None, description="why the view is left out, or nothing")
     motion: Motion | None = None
     ctf: CtfEstimate | None = None

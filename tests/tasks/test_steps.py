@@ -33,6 +33,8 @@ CHANGED: dict[str, Any] = {
     "acquisition.gain": GAIN,
     "acquisition.gain_rotation": 1,
     "acquisition.gain_flip": "up-down",
+    "acquisition.gain_inverted": True,
+    "acquisition.eer_sampling": 2,
     "acquisition.dark": GAIN,
     "acquisition.defects": GAIN,
     "views.tilt_angle": -46.5,
@@ -40,7 +42,9 @@ CHANGED: dict[str, Any] = {
     "views.prior_dose": 1.5,
     "views.dose": 2.5,
     "views.movie": GAIN,
+    "views.first_frame": 2,
     "views.frames": 5,
+    "views.grouping": 4,
     "views.excluded": "the user",
 }
 # Another value of every parameter of every step.

@@ -94,17 +94,13 @@ def parse_range(text: str, n: int) -> tuple[float, ...]:
         ) from None
     if not (abs(first) <= STEEPEST and abs(last) <= STEEPEST and math.isfinite(step)):
         raise ValueError(f"range of tilt angles {shown(text)}: angles must lie within ±90")
-    if first == last:
-        steps = 0.0
-    elif step == 0 or (step < 0 and last > first):
+    if first != last and (step == 0 or (step < 0 and last > first)):
         raise ValueError(f"range of tilt angles {shown(text)}: steps of {step} never reach {last}")
-    else:
-        steps = abs((last - first) / step)
+    steps = 0.0 if first == last else abs((last - first) / step)
     whole_steps = round(min(steps, 1e9))
-    if abs(steps - whole_steps) > 0.05:  # a step such as 1.66667 is rounded
-        raise ValueError(
-            f"range of tilt angles {shown(text)}: steps of {step} do not end at {last}"
-        )
+    rounding = 0.05 if whole_steps else 0.0  # of a step such as 1.66667
+    if abs(steps - whole_steps) > rounding:
+        raise ValueError(f"range of tilt angles {shown(text)}: steps of {step} miss {last}")
     if whole_steps + 1 != n:
         raise ValueError(
             f"range of tilt angles {shown(text)} has {whole_steps + 1} angles, the stack {n} views"

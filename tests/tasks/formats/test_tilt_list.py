@@ -123,9 +123,9 @@ def test_ranges_are_written_with_commas_or_colons() -> None:
     [
         ("-60,60,3", 40, "'-60,60,3' has 41 angles, the stack 40 views"),
         ("-60,60,1e-5", 41, "has 12000001 angles, the stack 41 views"),
-        ("-60,60,1e-320", 41, "do not end at 60"),
-        ("-60,60,5000", 1, "do not end at 60"),
-        ("-60,60,7", 18, "steps of 7.0 do not end at 60"),
+        ("-60,60,1e-320", 41, "miss 60"),
+        ("-60,60,5000", 1, "miss 60"),
+        ("-60,60,7", 18, "steps of 7.0 miss 60"),
         ("-60,60,0", 41, "never reach 60"),
         ("-60,60,-3", 41, "steps of -3.0 never reach 60"),
         ("-60,60", 41, "give first,last,step"),

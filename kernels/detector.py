@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.arrays import Array, asarray_like, namespace
+from kernels.arrays import Array, asarray_like, is_numpy, namespace
 
 Flip = Literal["none", "up-down", "left-right"]
 
@@ -36,6 +36,8 @@ def correct_frame(raw: Array, gain: Array | None = None, dark: Array | None = No
                 f"the {name} reference is {tuple(reference.shape)}, the frame {tuple(raw.shape)} "
                 "(y, x): is it turned, or of another binning?"
             )
+    if gain is not None and dark is None and is_numpy(raw):  # a third of the passes over memory
+        return np.multiply(raw, gain, dtype=np.float32, casting="unsafe")
     frame = xp.astype(raw, xp.float32)
     if dark is not None:
         frame = frame - xp.astype(dark, xp.float32)
@@ -109,15 +111,33 @@ def replace_pixels(image: Array, mask: NDArray[np.bool_], rng: np.random.Generat
     if mask.all():
         raise ValueError(f"all {mask.size} pixels are bad, at least one must be good")
     out = xp.asarray(image, copy=True)
-    if mask.any():
-        picks = asarray_like(_good_neighbours(mask, rng), image)
-        out[asarray_like(mask, image)] = xp.take(xp.reshape(image, (-1,)), picks)
+    bad = _indices(mask)
+    if not len(bad):
+        return out
+    picks = asarray_like(_good_neighbours(mask, bad, rng), image)
+    values = xp.take(xp.reshape(image, (-1,)), picks)
+    if is_numpy(out):
+        np.put(out, bad, values)
+    else:
+        out[asarray_like(mask, image)] = values
     return out
 
 
-def _good_neighbours(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[Any]:
+def _indices(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the flat indices of a mask that is False nearly everywhere, in order."""
+    flat = np.ascontiguousarray(mask).reshape(-1)
+    whole = flat.size // 8 * 8
+    eights = np.flatnonzero(flat[:whole].view(np.uint64))  # eight pixels at a glance
+    near = (eights[:, None] * 8 + np.arange(8)).reshape(-1)
+    near = np.concatenate([near, np.arange(whole, flat.size)])
+    return near[flat[near]]
+
+
+def _good_neighbours(
+    mask: NDArray[np.bool_], indices: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[Any]:
     """Return for each bad pixel the flat index of a good one as near as luck has it."""
-    bad = np.argwhere(mask)
+    bad = np.stack(np.divmod(indices, mask.shape[1]), axis=1)
     found = np.empty(len(bad), dtype=np.int64)
     pending = np.arange(len(bad))
     radius = 2.0

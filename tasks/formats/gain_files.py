@@ -43,7 +43,9 @@ def read_reference(path: StrPath) -> NDArray[Any]:
     return read_image(path)
 
 
-def match_reference(path: StrPath, reference: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+def match_reference(
+    path: StrPath, reference: NDArray[Any], shape: tuple[int, int], *, counts: bool = False
+) -> NDArray[Any]:
     """Bring a reference, already turned, to the sampling of the frames.
 
     A reference of the detector's pixels is repeated for super-resolution frames; one of finer
@@ -56,6 +58,8 @@ def match_reference(path: StrPath, reference: NDArray[Any], shape: tuple[int, in
     reference : (ny, nx)
     shape : (ny, nx)
         Of the frames.
+    counts
+        Whether the values add up over the parts of a pixel, as those of a dark reference do.
 
     Raises
     ------
@@ -65,10 +69,12 @@ def match_reference(path: StrPath, reference: NDArray[Any], shape: tuple[int, in
     ny, nx = reference.shape
     for factor in (1, 2, FINEST):
         if (ny * factor, nx * factor) == shape:
-            return np.repeat(np.repeat(reference, factor, axis=0), factor, axis=1)
+            fine = np.repeat(np.repeat(reference, factor, axis=0), factor, axis=1)
+            return fine / np.float32(factor**2) if counts and factor > 1 else fine
         if (ny, nx) == (shape[0] * factor, shape[1] * factor):
             blocks = reference.reshape(shape[0], factor, shape[1], factor)
-            return np.asarray(blocks.mean(axis=(1, 3), dtype=np.float32))
+            combined = blocks.sum if counts else blocks.mean
+            return np.asarray(combined(axis=(1, 3), dtype=np.float32))
     raise FormatError(
         path,
         f"{ny}×{nx} pixels after rotation, the movies have {shape[0]}×{shape[1]}",

@@ -321,11 +321,13 @@ def prune(
 
 @app.command()
 def gain(
-    movies: Annotated[str, typer.Argument(help="movies, with wildcards: 'frames/*.mrc'")],
+    movies: Annotated[str, typer.Argument(help="movies (MRC, TIFF, EER): 'frames/*.mrc'")],
     out: Annotated[Path | None, typer.Option(help="make a gain reference: this file")] = None,
     check: Annotated[Path | None, typer.Option(help="judge the orientation of this one")] = None,
     gain_rotate: Annotated[int, typer.Option(min=0, max=3, help="how it is said to lie")] = 0,
     gain_flip: Annotated[GainFlip, typer.Option(help="and flipped, after the rotation")] = "none",
+    gain_inverted: Annotated[bool, typer.Option(help="it is said to divide the counts")] = False,
+    dark: Annotated[Path | None, typer.Option(help="dark reference, lying as the gain")] = None,
     cluster: ClusterOption = "auto",
     workers: WorkersOption = None,
     gpus: GpusOption = None,
@@ -334,13 +336,20 @@ def gain(
     """Make a gain reference from movies (--out), or judge how one lies (--check)."""
     if (out is None) == (check is None):
         raise WrongParameter("gain: give either --out to make one, or --check to judge one")
+    if out is not None and (gain_rotate, gain_flip, gain_inverted) != (0, "none", False):
+        raise WrongParameter(
+            "gain: a gain made by --out lies as the movies: leave out --gain-rotate, --gain-flip "
+            "and --gain-inverted"
+        )
     from flows.gain import check_gain, make_gain
 
     execution = _execution(cluster, workers, gpus, memory)
+    dark_file = None if dark is None else str(dark)
     if out is not None:
-        console.say(_run_flow(make_gain, movies, str(out), execution).message)
+        console.say(_run_flow(make_gain, movies, str(out), dark_file, execution).message)
         return
-    found = _run_flow(check_gain, movies, str(check), gain_rotate, gain_flip, execution)
+    lies = (gain_rotate, gain_flip, gain_inverted)
+    found = _run_flow(check_gain, movies, str(check), *lies, dark_file, execution)
     console.say(f"{check}: {found.message}")
     if found.verdict == "another is better":
         raise typer.Exit(1)

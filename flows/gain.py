@@ -11,22 +11,25 @@ from prefect import flow
 from flows.arguments import shown
 from tasks import cluster
 from tasks.errors import UnusableData
-from tasks.gain import GainCheck, GainEstimated, check, estimate
+from tasks.gain import GainCheck, Orientation, check
+from tasks.gain_estimate import GainEstimated, estimate
 from tasks.parameters import Execution, GainFlip, GainRotation
 
-Movies = Annotated[str, shown("movies, with wildcards: '/data/frames/*.mrc'")]
+Movies = Annotated[str, shown("movies (MRC, TIFF, EER), with wildcards: '/data/frames/*.mrc'")]
+Dark = Annotated[str | None, shown("dark reference: counts of each frame without beam")]
 
 
 @flow(name="gain", persist_result=False)
 def make_gain(
     movies: Movies,
     output: Annotated[str, shown("file of the new gain reference, e.g. /data/gain.mrc")],
+    dark: Dark = None,
     execution: Execution = Execution(),
 ) -> GainEstimated:
     """Make a gain reference, and a list of bad pixels, from many movies."""
-    paths = _found(movies)
+    paths = [str(path) for path in _found(movies)]
     with cluster.opened(execution) as running:
-        return estimate([str(path) for path in paths], output, running)
+        return estimate(paths, output, running, dark=dark)
 
 
 @flow(name="check-gain", persist_result=False)
@@ -35,12 +38,15 @@ def check_gain(
     gain: Annotated[str, shown("file of the gain reference")],
     rotation: GainRotation = 0,
     flip: GainFlip = "none",
+    inverted: Annotated[bool, shown("the gain divides the counts")] = False,
+    dark: Dark = None,
     execution: Execution = Execution(),
 ) -> GainCheck:
     """Judge by the movies whether a gain reference lies as it is said to lie."""
     paths = _found(movies)
+    lies = Orientation(rotation=rotation, flip=flip, inverted=inverted)
     with cluster.opened(execution) as running:
-        return check(paths, gain, rotation, flip, running)
+        return check(paths, gain, lies, running, dark)
 
 
 def _found(pattern: str) -> list[Path]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -50,6 +51,9 @@ class OrientationScore:
         Correlation with the pattern, every spatial frequency weighted by its noise, −1 to 1.
     behind : float
         By how many standard errors it explains less than the best; 0 for the best.
+    share : float
+        How much of the gain's pattern is in the frames: about 1 in raw ones, 0 in corrected ones.
+        Below a half, to use the gain makes the frames less even than they are.
     """
 
     rotation: int
@@ -57,6 +61,7 @@ class OrientationScore:
     inverted: bool
     score: float
     behind: float
+    share: float
 
 
 def canonical(rotation: int, flip: Flip) -> tuple[int, Flip]:
@@ -121,16 +126,22 @@ def rank_orientations(mean_frame: Array, gain: Array) -> tuple[OrientationScore,
     reference = _cosines(_sensitivity(given))
     weight = _weights(pattern)
     whole = _norm(pattern * pattern * weight)
-    pattern *= weight
-    # Each term's share in the correlation, for the gain as it lies and transposed.
-    shares = {}
+    power = _norm(reference * reference) ** 2
+    # Each term's part in the correlation, for the gain as it lies and transposed.
+    parts, common = {}, {}
     for transposed in (0, 1):
         if fits[transposed]:
-            turned = reference.T if transposed else reference
+            turned = np.ascontiguousarray(reference.T) if transposed else reference
             length = whole * _norm(turned * turned * weight)
-            shares[transposed] = pattern * turned * np.float32(1 / length if length > 0 else 0)
-    sums = {t: _quarters(share) for t, share in shares.items()}
-    products = {(t, u): _quarters(shares[t] * shares[u]) for t in shares for u in shares}
+            product = pattern * turned
+            common[transposed] = _quarters(product) / (power or 1)
+            product *= weight
+            product *= np.float32(1 / length if length > 0 else 0)
+            parts[transposed] = product
+    sums = {t: _quarters(part) for t, part in parts.items()}
+    products = {(t, t): _quarters(np.square(part)) for t, part in parts.items()}
+    if len(parts) == 2:
+        products[0, 1] = products[1, 0] = _quarters(parts[0] * parts[1])
     candidates = [
         (orientation[0] % 2, sign * _signs(*orientation), sign < 0, orientation)
         for orientation in ORIENTATIONS
@@ -148,8 +159,57 @@ def rank_orientations(mean_frame: Array, gain: Array) -> tuple[OrientationScore,
         # Below a thousandth of its length, rounding alone tells one from the other.
         known = squares > 1e-6 * float(np.sum(products[best, best]))
         behind = (scores[first] - score) / sqrt(squares) if known else 0.0
-        ranking.append(OrientationScore(rotation, flip, inverted, score, behind))
+        share = float(np.sum(signs * common[t]))
+        ranking.append(OrientationScore(rotation, flip, inverted, score, behind, share))
     return tuple(sorted(ranking, key=lambda one: (-one.score, one.behind)))
+
+
+def at_one_sampling(
+    mean: NDArray[Any], gain: NDArray[Any], largest: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Bin a mean frame or a gain until they have one size in some orientation, if they can.
+
+    Parameters
+    ----------
+    mean : (ny, nx)
+    gain : (ny, nx)
+        As it lies in its file. In a binned pixel those that are positive and finite count.
+    largest : int
+        Both are binned by two while they have more pixels along a side, and an even number.
+
+    Returns
+    -------
+    mean, gain
+        As they are where one size is not 1, 2 or 4 times the other.
+    """
+    for factor in (2, 4):
+        sizes = (mean.shape, mean.shape[::-1])
+        if (gain.shape[0] * factor, gain.shape[1] * factor) in sizes:
+            mean = _binned(mean, np.isfinite(mean), factor)
+        elif (gain.shape[0] // factor, gain.shape[1] // factor) in sizes and not any(
+            n % factor for n in gain.shape
+        ):
+            gain = _binned(gain, _usable(gain), factor)
+    while max(mean.shape) > largest and not any(n % 2 for n in (*mean.shape, *gain.shape)):
+        mean = _binned(mean, np.isfinite(mean), 2)
+        gain = _binned(gain, _usable(gain), 2)
+    return mean, gain
+
+
+def _usable(gain: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.isfinite(gain) & (gain > 0)
+
+
+def _binned(values: NDArray[Any], good: NDArray[np.bool_], factor: int) -> Image:
+    """Return the means of the good values of blocks, 0 where there are none."""
+    total = np.zeros([n // factor for n in values.shape], np.float32)
+    number = np.zeros(total.shape, np.float32)
+    for y in range(factor):
+        for x in range(factor):
+            part = (slice(y, None, factor), slice(x, None, factor))
+            np.add(total, values[part], out=total, where=good[part], casting="unsafe")
+            number += good[part]
+    return np.asarray(total / np.maximum(number, 1), dtype=np.float32)
 
 
 def lead(ranking: tuple[OrientationScore, ...]) -> float:
@@ -169,7 +229,7 @@ def _relative(mean: NDArray[np.floating]) -> Image:
 def _sensitivity(gain: NDArray[np.floating]) -> Image:
     """Return −log(gain) without its smooth part; 0 where the gain says nothing."""
     values = gain.astype(np.float32)
-    good = np.isfinite(values) & (values > 0)
+    good = _usable(values)
     if not good.any():
         raise ValueError("the gain has no positive pixel, expected sensitivities around 1")
     values = -np.log(np.where(good, values, np.float32(1)))

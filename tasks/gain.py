@@ -1,11 +1,8 @@
-"""The gain reference: whether it lies as the user says, and a new one from the movies."""
+"""Whether a gain reference lies as the user says: the movies tell."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from math import ceil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,19 +13,27 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
 from kernels.detector import Flip
-from kernels.gain import CLEAR, canonical, lead, rank_orientations
-from kernels.gain_estimate import estimate_gain, rectangles
-from tasks import cluster
-from tasks.chunks.gain import sum_movies
-from tasks.errors import UnusableData, WrongParameter
-from tasks.formats.files import StrPath, write_text
-from tasks.formats.mrc import open_frames, read_image, write_stack
+from kernels.gain import CLEAR, at_one_sampling, canonical, lead, rank_orientations
+from tasks.chunks.gain import Piece
+from tasks.errors import UnusableData
+from tasks.formats.errors import FormatError
+from tasks.formats.files import StrPath
+from tasks.formats.gain_files import read_reference
+from tasks.identity import checked_path
+from tasks.movie_sums import (
+    dark_frame,
+    mean_of_movies,
+    pieces_of,
+    refuse_dark_of_counts,
+    spread_choice,
+)
 from tasks.parameters import Execution
-from tasks.record import Record
-from tasks.scatter import Unit, scatter
+from tasks.record import Record, TiltSeries
 
-GROUPS = 8  # sums among which outliers are looked for; each is a whole image in memory
 CHECKED = 48  # movies that a check reads: a gain of 1 % structure then stands out by 18 σ
+CHECKED_AT_IMPORT = 16
+LEAST_SHARE = 0.5  # of the gain's pattern that raw movies show: more than its noise does harm
+LARGEST = 6144  # pixels along a side: finer than those of a detector, nothing more is learnt
 
 Image = NDArray[np.float32]
 
@@ -36,8 +41,8 @@ Image = NDArray[np.float32]
 class Orientation(Record):
     """How a gain reference is to be turned and used."""
 
-    rotation: Literal[0, 1, 2, 3] = Field(description="× 90° counter-clockwise, first")
-    flip: Flip = Field(description="then this flip")
+    rotation: Literal[0, 1, 2, 3] = Field(0, description="× 90° counter-clockwise, first")
+    flip: Flip = Field("none", description="then this flip")
     inverted: bool = Field(False, description="the gain divides the counts")
 
     def __str__(self) -> str:
@@ -52,6 +57,9 @@ class Orientation(Record):
         )
 
 
+AS_FILED = Orientation()
+
+
 class GainCheck(Record):
     """What the pattern of the movies says of the orientation of a gain reference."""
 
@@ -60,12 +68,13 @@ class GainCheck(Record):
     score: float = Field(description="correlation of the best with the pattern of the movies")
     margin: float = Field(description="how far the best is ahead of the next [σ]")
     behind: float = Field(description="how far the given one is behind the best [σ]")
+    share: float = Field(description="how much of the best's pattern the movies show, 1 if raw")
     verdict: Literal["right", "another is better", "cannot tell"]
 
     @property
     def clear(self) -> bool:
         """Whether the best may be taken without asking."""
-        return self.margin >= CLEAR
+        return self.margin >= CLEAR and self.share >= LEAST_SHARE
 
     @property
     def message(self) -> str:
@@ -77,89 +86,40 @@ class GainCheck(Record):
                 f"{self.best} fits the movies better than {self.given}, by {self.behind:.0f} σ"
                 + ("" if self.clear else "; which other is best is not clear")
             )
+        if self.margin >= CLEAR:
+            return (
+                f"cannot tell the orientation: the movies show {max(self.share, 0):.0%} of its "
+                "pattern (movies corrected already, or a gain with more noise than structure)"
+            )
         return (
             f"cannot tell the orientation: {self.best} is only {self.margin:.1f} σ ahead "
             "(movies corrected already, a gain of another detector, or one that looks alike turned)"
         )
 
 
-class GainEstimated(Record):
-    """A gain reference made from movies."""
-
-    gain: str = Field(description="its file")
-    defects: str | None = Field(description="file of the bad pixels, if there are any")
-    movies: int
-    frames: int
-    electrons: float = Field(description="mean counts per pixel in all frames")
-    bad_pixels: int
-    noise: float | None = Field(description="relative standard error of a pixel; empty: unknown")
-    structure: float = Field(description="relative standard deviation of the pattern itself")
-
-    @property
-    def message(self) -> str:
-        """One line for people."""
-        text = (
-            f"{self.gain}: from {self.movies} movies, {self.electrons:.0f} counts per pixel, "
-            f"structure {self.structure:.1%}, {self.bad_pixels} bad pixels"
-        )
-        if self.noise is None:
-            return f"{text}; noise unknown: give at least two movies"
-        text += f", noise {self.noise:.1%}"
-        if self.noise < self.structure:
-            return text
-        more = self.electrons * (self.noise / max(self.structure, self.noise / 10)) ** 2
-        return f"{text}: more noise than structure, use it only from {more:.0f} counts per pixel on"
-
-
-def spread_choice(movies: Sequence[Path], most: int = CHECKED) -> list[Path]:
-    """Return at most so many of the movies, spread evenly over all of them."""
-    if len(movies) <= most:
-        return list(movies)
-    return [movies[i * len(movies) // most] for i in range(most)]
-
-
-def mean_of_movies(
-    movies: Sequence[StrPath], execution: Execution, scratch: StrPath | None = None
-) -> Image:
-    """Return the mean (ny, nx) of all frames of all movies, read by all workers.
-
-    Parameters
-    ----------
-    movies
-        Paths; all of one size. Dark ones add nothing and do no harm.
-    execution
-        A cluster that is not running is started for this.
-    scratch
-        Folder that all workers share, for partial sums; the system's by default.
-
-    Raises
-    ------
-    UnusableData
-        If there are none, sizes differ, or values are not numbers.
-    """
-    total: Any = 0.0
-    count = 0
-    for _, part, frames in _sums(movies, execution, scratch):
-        total = total + part.astype(np.float64)
-        count += frames
-    return np.asarray(total / count, dtype=np.float32)
-
-
 def check_gain(
-    mean: Image, gain: NDArray[Any], rotation: int = 0, flip: Flip = "none", inverted: bool = False
+    mean: Image,
+    gain: NDArray[Any],
+    rotation: int = 0,
+    flip: Flip = "none",
+    inverted: bool = False,
+    *,
+    path: StrPath = "gain",
 ) -> GainCheck:
     """Judge the orientation that the user gave to a gain reference.
 
     Parameters
     ----------
     mean : (ny, nx)
-        Of the raw frames of many movies, from `mean_of_movies`.
+        Of the raw frames of many movies, less the dark reference: from `mean_of_movies`.
     gain : (ny, nx) or (nx, ny)
-        As it lies in its file.
+        As it lies in its file; or of 2 or 4 times as many pixels along each side, or as few.
     rotation, flip
         As given, see `kernels.detector.orient_reference`.
     inverted
         Whether the gain is said to divide the counts.
+    path
+        Of the gain, for messages.
 
     Raises
     ------
@@ -167,11 +127,11 @@ def check_gain(
         If the gain fits the frames in no orientation, or either is empty.
     """
     try:
-        ranking = rank_orientations(mean, gain)
+        ranking = rank_orientations(*at_one_sampling(mean, gain, LARGEST))
         orientation = {"rotation": rotation, "flip": flip, "inverted": inverted}
         given = Orientation.model_validate(orientation)
     except ValueError as error:
-        raise UnusableData(str(error)) from error
+        raise UnusableData(f"{path}: {error}: give raw movies and the gain of them") from error
     by_orientation = {
         Orientation.model_validate(
             {"rotation": one.rotation, "flip": one.flip, "inverted": one.inverted}
@@ -184,7 +144,9 @@ def check_gain(
     behind = ranking[-1].behind if found is None else found.behind
     margin = lead(ranking)
     verdict: Literal["right", "another is better", "cannot tell"] = "cannot tell"
-    if behind >= CLEAR:
+    if ranking[0].share < LEAST_SHARE:
+        pass  # what a gain's own noise left in corrected movies looks like the gain inverted
+    elif behind >= CLEAR:
         verdict = "another is better"
     elif given.canonical() == best and margin >= CLEAR:
         verdict = "right"
@@ -194,112 +156,100 @@ def check_gain(
         score=ranking[0].score,
         margin=margin,
         behind=behind,
+        share=ranking[0].share,
         verdict=verdict,
     )
+
+
+def orientation_shown(
+    records: Sequence[TiltSeries],
+    execution: Execution,
+    most: int = CHECKED_AT_IMPORT,
+    scratch: StrPath | None = None,
+) -> GainCheck:
+    """Judge by movies of tilt series whether their gain lies as their records say.
+
+    Parameters
+    ----------
+    records
+        Of one gain, said to lie in one way, and one size of movies.
+    execution
+        A cluster that is not running is started for this.
+    most
+        So many movies are read, once, spread over all views that are not excluded.
+    scratch
+        Folder that all workers share, see `movie_sums.summed`.
+
+    Raises
+    ------
+    UnusableData
+        If there is no gain or no movie, the gain fits the movies in no orientation, or a file
+        is not the imported one.
+    FormatError
+        If a file cannot be read.
+    """
+    acquisition = records[0].acquisition
+    views = [view for record in records for view in record.views if view.excluded is None]
+    if acquisition.gain is None or not views:
+        raise UnusableData(
+            f"{records[0].name}: {'no view is left' if acquisition.gain else 'has no gain'}: "
+            "there is no orientation to check"
+        )
+    mean = mean_of_movies(
+        [
+            Piece(checked_path(view.movie), view.first_frame - 1, view.frames, view.grouping)
+            for view in spread_choice(views, most)
+        ],
+        execution,
+        scratch,
+    )
+    lies = Orientation(
+        rotation=acquisition.gain_rotation,
+        flip=acquisition.gain_flip,
+        inverted=acquisition.gain_inverted,
+    )
+    dark = None if acquisition.dark is None else checked_path(acquisition.dark)
+    return _judged(mean, checked_path(acquisition.gain), lies, dark)
 
 
 @task(name="check gain", task_run_name="check {gain}", cache_policy=NO_CACHE, persist_result=False)
 def check(
     movies: Sequence[Path],
     gain: str,
-    rotation: Literal[0, 1, 2, 3] = 0,
-    flip: Flip = "none",
+    lies: Orientation = AS_FILED,
     execution: Execution = Execution(),
+    dark: str | None = None,
 ) -> GainCheck:
     """Judge by at most 48 movies, spread over all, whether a gain lies as the user says.
 
+    A dark reference lies as the gain is said to.
+
     Raises
     ------
-    UnusableData
+    UnusableData, FormatError
         If the gain fits the movies in no orientation, or a file cannot be used.
     """
-    reference = read_image(Path(gain).expanduser())
-    return check_gain(mean_of_movies(spread_choice(movies), execution), reference, rotation, flip)
+    path = Path(gain).expanduser()
+    read_reference(path)  # a wrong file costs no time
+    pieces = pieces_of(spread_choice(movies, CHECKED))
+    refuse_dark_of_counts(pieces, dark)
+    mean = mean_of_movies(pieces, execution)
+    return _judged(mean, path, lies, None if dark is None else Path(dark).expanduser())
 
 
-@task(name="gain", task_run_name="gain {output}", cache_policy=NO_CACHE, persist_result=False)
-def estimate(
-    movies: Sequence[str],
-    output: str,
-    execution: Execution = Execution(),
-    defects: str | None = None,
-) -> GainEstimated:
-    """Make a gain reference from movies: image = counts · gain, even where the specimen is not.
-
-    Movies that follow each other should show the same place: what stays in one eighth of them
-    only is left out. The file `output` and, if pixels are bad, `defects` (by default
-    ``gain.defects.txt`` for ``gain.mrc``) appear when complete.
-
-    Raises
-    ------
-    UnusableData
-        If there are no movies, sizes differ, or values are not numbers.
-    """
-    target = Path(output).expanduser()
-    if not target.parent.is_dir():
-        raise WrongParameter(f"{target.parent}: no such folder: make it, or give another output")
-    sums: dict[int, Image] = {}
-    count = 0
-    for group, part, frames in _sums(movies, execution, target.parent):
-        sums[group] = sums[group] + part if group in sums else part
-        count += frames
-    electrons = sum(float(np.mean(one, dtype=np.float64)) for one in sums.values())
-    if not electrons > 0:
-        raise UnusableData(f"{movies[0]}: no counts in any of {len(movies)} movies: give others")
-    found = estimate_gain([sums[group] for group in sorted(sums)])
-    pixel = open_frames(movies[0]).header.pixel_size
-    bad = int(found.defects.sum())
-    bad_file = Path(defects).expanduser() if defects else target.with_suffix(".defects.txt")
-    if bad:
-        lines = (" ".join(map(str, one)) for one in rectangles(found.defects))
-        write_text(bad_file, "# x y width height\n" + "\n".join(lines) + "\n")
-    write_stack(target, found.gain[None], pixel or 1.0)
-    return GainEstimated(
-        gain=str(target),
-        defects=str(bad_file) if bad else None,
-        movies=len(movies),
-        frames=count,
-        electrons=electrons,
-        bad_pixels=bad,
-        noise=found.noise if np.isfinite(found.noise) else None,
-        structure=found.structure,
-    )
-
-
-def _sums(
-    movies: Sequence[StrPath], execution: Execution, scratch: StrPath | None
-) -> Iterator[tuple[int, Image, int]]:
-    """Yield group (0 to GROUPS − 1), summed counts (ny, nx) and frames of parts of the movies.
-
-    Which movies make a group does not depend on the workers, so neither does the gain. Workers
-    leave the sums in files: arrays do not travel between processes.
-    """
-    paths = [Path(movie).expanduser().absolute() for movie in movies]
-    if not paths:
-        raise UnusableData("no movies were given: give at least one, better 40 or more")
-    first = open_frames(paths[0])
-    shape = (first.ny, first.nx)
-    with (
-        cluster.opened(execution) as running,
-        tempfile.TemporaryDirectory(prefix=".gain-", dir=scratch) as folder,
-    ):
-        per_group = ceil(2 * cluster.worker_count(running) / GROUPS)
-        units: list[Unit] = []
-        group_of: dict[Path, int] = {}
-        for group, members in enumerate(_shared_out(paths, GROUPS)):
-            for piece in _shared_out(members, per_group):
-                file = Path(folder) / f"{len(units)}.mrc"
-                units.append(Unit(f"movies of {piece[0].name}", (piece, shape, file)))
-                group_of[file] = group
-        for unit, report in scatter(sum_movies, units, running):
-            file = unit.arguments[2]
-            total = open_frames(file).frame(0)
-            file.unlink()
-            yield group_of[file], total, report["frames"]
-
-
-def _shared_out(items: Sequence[Path], most: int) -> list[list[Path]]:
-    """Cut a sequence into so many parts, or fewer where it is shorter; none is empty."""
-    parts = min(most, len(items))
-    edges = [i * len(items) // parts for i in range(parts + 1)]
-    return [list(items[a:b]) for a, b in pairwise(edges)]
+def _judged(mean: Image, gain: Path, lies: Orientation, dark: Path | None) -> GainCheck:
+    """Judge how a gain lies; the dark reference lies alike, so it is tried as the best does."""
+    reference = read_reference(gain)
+    as_said = (lies.rotation, lies.flip, lies.inverted)
+    if dark is None:
+        return check_gain(mean, reference, *as_said, path=gain)
+    try:
+        background = dark_frame(dark, lies.rotation, lies.flip, mean.shape)
+    except FormatError:  # of oblong frames: the other side up, or not theirs at all
+        background = dark_frame(dark, (lies.rotation + 1) % 4, lies.flip, mean.shape)
+    found = check_gain(mean - background, reference, *as_said, path=gain)
+    if found.best == lies.canonical():
+        return found
+    background = dark_frame(dark, found.best.rotation, found.best.flip, mean.shape)
+    again = check_gain(mean - background, reference, *as_said, path=gain)
+    return max(found, again, key=lambda one: one.margin)

@@ -16,7 +16,9 @@ from tasks.errors import UnusableData, WrongParameter
 from tasks.formats.defects import read_defects
 from tasks.formats.errors import FormatError
 from tasks.formats.mrc import open_frames, read_header, read_image, write_stack
-from tasks.gain import check_gain, estimate, mean_of_movies, spread_choice
+from tasks.gain import check_gain
+from tasks.gain_estimate import estimate
+from tasks.movie_sums import mean_of_movies, spread_choice
 from tasks.parameters import Execution
 
 THREADS = Execution(cluster="threads", workers=2)
@@ -141,8 +143,9 @@ def test_where_nothing_shows_it_cannot_tell(mean: np.ndarray, gain: np.ndarray, 
 
 
 def test_a_gain_of_another_size_is_refused(mean: np.ndarray) -> None:
-    with pytest.raises(UnusableData, match="gain is 64×64 pixels, the frames 128×160"):
-        check_gain(mean, np.ones((64, 64)))
+    told = r"gain\.dm4: the gain is 64×96 pixels, the frames 128×160 .* give raw movies and the gain"
+    with pytest.raises(UnusableData, match=told):
+        check_gain(mean, np.ones((64, 96)), path="gain.dm4")
 
 
 def test_the_gain_of_the_simulated_microscope_is_right(tiny_data: Path) -> None:

@@ -43,6 +43,9 @@ def following() -> Iterator[None]:
                 shown[name] = bars.add_task(name, total=news.total)
             bars.update(shown[name], completed=news.done)
             return
+        if isinstance(news.outcome, progress.LeftOut):
+            bars.console.print(f"{escape(news.series)}  left out  {escape(news.outcome.reason)}")
+            return
         ended = f"{news.series}  " if isinstance(news.outcome, str) else name
         for key in [key for key in shown if key.startswith(ended)]:
             bars.remove_task(shown.pop(key))

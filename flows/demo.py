@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.session import import_movies, session
+from flows.session import import_series, session
 from tasks import cluster
 from tasks.errors import UserError, WrongParameter
 from tasks.parameters import Execution, ImportParameters, Pipeline
@@ -51,7 +51,7 @@ def demo(directory: str, seed: int = 1, execution: Execution = Execution()) -> l
         imported = ImportParameters(
             mdoc=str(files.data / "*.mdoc"), gain=str(files.data / "gain.mrc")
         )
-        import_movies(files.project, imported)
+        import_series(files.project, imported)
         session(files.project, Pipeline(), execution=running)
     write_report(files.project, "main", files.report)
     return compare(files.project, truth)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from prefect import flow
@@ -10,8 +10,11 @@ from prefect import flow
 from flows.arguments import Branch, Project, SeriesNames, Until
 from flows.tomogram import tomogram
 from tasks import cluster, progress
+from tasks.discover import Source, find_sources
 from tasks.errors import UserError, one_line
-from tasks.ingest import find_mdocs, import_series, series_name
+from tasks.gain import GainCheck
+from tasks.import_gain import check_orientation, with_orientation
+from tasks.ingest import read_series, store_series
 from tasks.parameters import Execution, ImportParameters, Pipeline
 from tasks.plan import chosen_series
 from tasks.record import TiltSeries
@@ -72,15 +75,15 @@ def session(
 
 
 @flow(name="import", persist_result=False)
-def import_movies(project: Project, parameters: ImportParameters) -> list[TiltSeries]:
-    """Import the tilt-series movies that mdoc files describe.
+def import_series(project: Project, parameters: ImportParameters) -> list[TiltSeries]:
+    """Import tilt series: movies listed by mdocs or named by a pattern, or stacks.
 
     Parameters
     ----------
     project
         Folder or URL of the project, made when it does not exist
     parameters
-        The mdoc files, and what the user says of the movies
+        Where the tilt series are, and what the user says of them
 
     Returns
     -------
@@ -92,8 +95,42 @@ def import_movies(project: Project, parameters: ImportParameters) -> list[TiltSe
     SomeSeriesFailed
         After all others are imported.
     """
-    mdocs = {series_name(path): str(path) for path in find_mdocs(parameters.mdoc)}
-    return each(list(mdocs), lambda name: import_series(project, mdocs[name], parameters))
+    found = find_sources(parameters)
+    for path, reason in found.left_out:
+        progress.tell(progress.Progress(path.name, "import", 0, 0, progress.LeftOut(reason)))
+    return import_sources(project, found.sources, parameters)
+
+
+def import_sources(
+    project: str, sources: Sequence[Source], parameters: ImportParameters
+) -> list[TiltSeries]:
+    """Import tilt series that were found; see `import_series`."""
+    by_name = {source.name: source for source in sources}
+    read, failures = attempt(list(by_name), lambda name: read_series(by_name[name], parameters))
+    checks = _orientations(list(read.values()), parameters)
+
+    def store(name: str) -> TiltSeries:
+        record = with_orientation(read[name], checks.get(read[name].shape), parameters)
+        return store_series(project, record)
+
+    stored, refused = attempt(list(read), store)
+    told(len(by_name), {**failures, **refused}, list(stored.values()))
+    return list(stored.values())
+
+
+def _orientations(
+    records: Sequence[TiltSeries], parameters: ImportParameters
+) -> dict[tuple[int, int], GainCheck | str]:
+    """Return what the movies show of the gain, by the size of their frames."""
+    wanted = parameters.gain_check or parameters.gain_orientation == "auto"
+    if parameters.gain is None or not wanted:
+        return {}
+    shapes = {record.shape for record in records}
+    threads = Execution(cluster="threads")  # minutes of reading would not repay a cluster's start
+    return {
+        shape: check_orientation([r for r in records if r.shape == shape], threads)
+        for shape in shapes
+    }
 
 
 def each(series: list[str], do: Callable[[str], Done]) -> list[Done]:
@@ -104,14 +141,26 @@ def each(series: list[str], do: Callable[[str], Done]) -> list[Done]:
     SomeSeriesFailed
         Naming every failed series with its reason.
     """
-    failures, done = {}, []
+    done, failures = attempt(series, do)
+    told(len(series), failures, list(done.values()))
+    return list(done.values())
+
+
+def attempt(series: list[str], do: Callable[[str], Done]) -> tuple[dict[str, Done], dict[str, str]]:
+    """Do something for every series; return what came of it, and why others failed, by name."""
+    failures: dict[str, str] = {}
+    done: dict[str, Done] = {}
     for name in series:
         try:
-            done.append(do(name))
+            done[name] = do(name)
         except Exception as error:  # whatever it is, the other series go on
             failures[name] = one_line(error).removeprefix(f"{name}: ")
             progress.tell(progress.Progress(name, "failed", 0, 0, failures[name]))
+    return done, failures
+
+
+def told(count: int, failures: Mapping[str, str], done: list[Any]) -> None:
+    """Raise SomeSeriesFailed if there are failures among so many series."""
     if failures:
-        told = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
-        raise SomeSeriesFailed(f"{len(failures)} of {len(series)} series failed: {told}", done)
-    return done
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+        raise SomeSeriesFailed(f"{len(failures)} of {count} series failed: {reasons}", done)

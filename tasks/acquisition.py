@@ -6,10 +6,11 @@ Every field becomes a line of the import report: value, source, and what another
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import isclose
+from math import isclose, remainder
 
+from tasks.describe import Description
 from tasks.errors import UnusableData
-from tasks.formats.mdoc import Mdoc, MdocSection
+from tasks.formats.mdoc import MdocSection
 from tasks.parameters import ImportParameters
 from tasks.record import ImportedField
 
@@ -19,6 +20,7 @@ AMPLITUDE_CONTRAST = 0.07
 
 # Share of the electrons that even a thick specimen leaves in the brightest view.
 LEAST_TRANSMISSION = 0.2
+MOST_DOSE = 400.0  # e/Å² in a series, beyond which somebody has taken one dose for another
 
 Candidate = tuple[str, float | None]  # source, value
 
@@ -61,74 +63,99 @@ class Report:
         return value
 
 
-def voltage(user: ImportParameters, mdoc: Mdoc, report: Report) -> float:
+def voltage(user: ImportParameters, told: Description, report: Report) -> float:
     """Return the voltage [kV]; it is never guessed."""
-    value = report.choose("voltage", [("user", user.voltage), ("mdoc", mdoc.voltage)], " kV")
+    value = report.choose("voltage", [("user", user.voltage), ("mdoc", told.mdoc.voltage)], " kV")
     if value is None:
-        raise UnusableData(f"{mdoc.path}: has no Voltage: give --voltage, e.g. --voltage 300")
+        raise UnusableData(f"{told.path}: has no Voltage: give --voltage, e.g. --voltage 300")
+    if value <= 0:
+        raise UnusableData(f"{told.path}: Voltage is {value:g} kV: give --voltage, e.g. 300")
     return value
 
 
 def pixel_size(
     user: ImportParameters,
-    mdoc: Mdoc,
+    told: Description,
     shape: tuple[int, int],
     header: float | None,
+    sampling: int,
     report: Report,
 ) -> float:
-    """Return the pixel of the raw movies [Å].
+    """Return the pixel of the frames [Å].
 
     SerialEM's PixelSpacing is that of its own, binned stack: it is scaled by the ratio of the
-    two images' widths where ImageSize is known, and taken as it is in frame-set mdocs.
+    two images' sizes where ImageSize is known, and taken as it is in frame-set mdocs. What the
+    user says of EER is the detector's pixel.
     """
-    spacing = mdoc.pixel_spacing or _first(view.pixel_spacing for view in mdoc.views)
+    mdoc = told.mdoc
+    spacing = mdoc.pixel_spacing or _first(view.pixel_spacing for view in told.views)
     derived, source = spacing, "mdoc PixelSpacing"
     stack = mdoc.header.get("ImageSize", "").split()
     if spacing is not None and len(stack) == 2 and all(side.isdigit() for side in stack):
         ratios = (shape[1] / max(1, int(stack[0])), shape[0] / max(1, int(stack[1])))
-        binning = round(2 * ratios[0]) / 2
-        if binning and all(isclose(ratio, binning, rel_tol=0.05) for ratio in ratios):
+        binning = _binning(ratios[0])
+        if all(isclose(ratio, binning, rel_tol=0.05) for ratio in ratios):
             derived, source = spacing / binning, "mdoc PixelSpacing / binning"
-    candidates: list[Candidate] = [("user", user.pixel_size), (source, derived)]
-    if user.pixel_size is not None and spacing != derived:
+    elif spacing is not None:
+        derived = spacing / sampling
+    given = None if user.pixel_size is None else user.pixel_size / sampling
+    candidates: list[Candidate] = [("user", given), (source, derived)]
+    if given is not None and spacing != derived:
         candidates.append(("mdoc PixelSpacing (binned stack)", spacing))
     candidates.append(("movie header", header if header and abs(header - 1) > 1e-3 else None))
     value = report.choose("pixel size", candidates, " Å")
     if value is None:
-        raise UnusableData(f"{mdoc.path}: has no PixelSpacing: give --pixel-size in Å")
+        raise UnusableData(f"{told.path}: has no PixelSpacing: give --pixel-size in Å")
+    if value <= 0:
+        raise UnusableData(f"{told.path}: PixelSpacing is {value:g}: give --pixel-size in Å")
     return value
 
 
-def tilt_axis(user: ImportParameters, mdoc: Mdoc, report: Report) -> float:
+def _binning(ratio: float) -> float:
+    """Return the binning nearest to a ratio of sizes: halves upward from 1, else 1/2 to 1/8."""
+    return round(2 * ratio) / 2 if ratio >= 1 else 1 / min(8, round(1 / max(ratio, 0.01)))
+
+
+def tilt_axis(user: ImportParameters, told: Description, report: Report) -> float:
     """Return the tilt axis [°], counter-clockwise from image +y. 0.0 is a value."""
-    rotation = _first(view.rotation_angle for view in mdoc.views)
-    value = report.choose(
-        "tilt axis",
-        [
-            ("user", user.tilt_axis),
-            ("mdoc title", mdoc.tilt_axis),
-            ("mdoc RotationAngle − 90°", None if rotation is None else rotation - 90),
-        ],
-        "°",
-    )
-    if value is None:
-        raise UnusableData(f"{mdoc.path}: has no tilt axis: give --tilt-axis in degrees")
+    rotation = _first(view.rotation_angle for view in told.views)
+    tomography5 = told.mdoc.is_tomography5
+    candidates: list[Candidate] = [("user", user.tilt_axis)]
+    if told.axis is not None and told.axis[1] == "aligned stack":
+        candidates.append((told.axis[1], told.axis[0]))  # whatever it was before
+    else:
+        candidates.append(("mdoc title", told.mdoc.tilt_axis))
+        if rotation is not None and not tomography5:
+            candidates.append(("mdoc RotationAngle − 90°", rotation - 90))
+        if told.axis is not None:
+            candidates.append((told.axis[1], told.axis[0]))
+    known = [(source, axis) for source, axis in candidates if axis is not None]
+    if not known:
+        raise UnusableData(f"{told.path}: has no tilt axis: give --tilt-axis in degrees")
+    source, value = known[0]
+    others = [f"{other} says {axis:.6g}°" for other, axis in known[1:] if _apart(axis, value) > 1]
+    # Tomography 5 has the axis itself there, either way round.
+    if tomography5 and rotation is not None and _apart(2 * rotation, 2 * value) > 2:
+        others.append(f"mdoc RotationAngle says {rotation:.6g}° (or the same turned by 180°)")
+    report.add("tilt axis", f"{value:.6g}°", source, "; ".join(others) or None)
     return value
+
+
+def _apart(one: float, other: float) -> float:
+    """Return how far two directions are apart [°]."""
+    return abs(remainder(one - other, 360))
 
 
 def dose_of_view(
-    user: ImportParameters,
-    mdoc: Mdoc,
-    views: Sequence[MdocSection],
-    pixel: float,
-    report: Report,
+    user: ImportParameters, told: Description, pixel: float, report: Report
 ) -> list[float]:
-    """Return the dose of each of `views` [e/Å²], by the first route that gives all of them.
+    """Return the dose of each view [e/Å²], by the first route that gives all of them.
 
-    The routes are those of algorithms.md A.1; a rate or count per pixel refers to the pixel of
-    the movie.
+    The routes are those of algorithms.md A.1; a rate refers to the camera's pixel, which is not
+    that of super-resolution movies, a count to the pixel of the movie.
     """
     area = pixel**2
+    views = told.views
     routes: list[tuple[str, list[float | None]]] = [
         ("user", [user.dose] * len(views)),
         ("mdoc ExposureDose", [view.exposure_dose or None for view in views]),
@@ -139,7 +166,7 @@ def dose_of_view(
         (
             "mdoc DoseRate × ExposureTime",
             [
-                view.dose_rate * view.exposure_time / area
+                view.dose_rate * view.exposure_time / (view.camera_pixel or pixel) ** 2
                 if view.dose_rate and view.exposure_time
                 else None
                 for view in views
@@ -155,9 +182,13 @@ def dose_of_view(
     ]
     if not complete:
         raise UnusableData(
-            f"{mdoc.path}: says nothing of the dose: give --dose in e/Å² per view, e.g. --dose 3"
+            f"{told.path}: says nothing of the dose: give --dose in e/Å² per view, e.g. --dose 3"
         )
     chosen = complete[0][1]
+    if min(chosen) < 0:
+        raise UnusableData(
+            f"{told.path}: the dose by {complete[0][0]} is {min(chosen):g} e/Å²: give --dose"
+        )
     if len(complete) > 1 and complete[-1][0] == routes[-1][0]:
         brightest = max(complete[-1][1])
         if LEAST_TRANSMISSION <= brightest / max(*chosen, 1e-9) <= 1.1:
@@ -169,6 +200,41 @@ def dose_of_view(
         tolerance=0.1,
     )
     return chosen
+
+
+def prior_doses(
+    user: ImportParameters, told: Description, doses: Sequence[float], report: Report
+) -> list[float]:
+    """Return the dose before each view [e/Å²]: that of all views taken before it.
+
+    Views of which nothing is left but a gap in the numbers count with the mean dose.
+    """
+    mean = sum(doses) / len(doses)
+    gone = [order - 1 - i for i, order in enumerate(told.orders)]
+    prior = [user.initial_dose + sum(doses[:i]) + mean * gone[i] for i in range(len(doses))]
+    counted = [view.prior_dose for view in told.views]
+    worst = None
+    if all(dose is not None for dose in counted):
+        pairs = zip(prior, counted, strict=True)
+        worst = max(pairs, key=lambda pair: abs(pair[0] - (pair[1] or 0.0)))
+    total = prior[-1] + doses[-1]
+    report.add(
+        "prior dose",
+        f"{prior[0]:.6g} … {prior[-1]:.6g} e/Å²",
+        f"doses in the order of {told.order_by}",
+        _doubt_of_prior_dose(worst, max(0.1 * mean, 0.02 * total), total),
+    )
+    return prior
+
+
+def _doubt_of_prior_dose(
+    worst: tuple[float, float | None] | None, tolerance: float, total: float
+) -> str | None:
+    if worst is not None and abs(worst[0] - (worst[1] or 0.0)) > tolerance:
+        return f"mdoc PriorRecordDose says {worst[1]:.6g} where {worst[0]:.6g} is counted"
+    if total > MOST_DOSE:
+        return f"{total:.0f} e/Å² in all is more than cryo specimens stand: is it that of one view?"
+    return None
 
 
 def _counted(view: MdocSection, area: float) -> float | None:

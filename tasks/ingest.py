@@ -1,11 +1,11 @@
-"""Import of tilt-series movies: from an mdoc and a folder of movies to a record."""
+"""Import: from what the files say of a tilt series to its record."""
 
 from __future__ import annotations
 
-import glob
-import re
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
+from math import isfinite
 from pathlib import Path
 
 from prefect import task
@@ -16,10 +16,14 @@ from prefect.context import TaskRunContext
 from kernels.views import dark_views
 from tasks import acquisition
 from tasks.acquisition import Report
+from tasks.describe import Description, describe
+from tasks.discover import Source
 from tasks.errors import UnusableData
 from tasks.formats.defects import read_defect_mask
-from tasks.formats.gain_files import read_reference
-from tasks.formats.mdoc import Mdoc, MdocSection, read_mdoc
+from tasks.formats.eer import EerMovie
+from tasks.formats.gain_files import FINEST, read_reference
+from tasks.formats.mdoc import MdocSection
+from tasks.formats.movie_names import split_name
 from tasks.formats.movies import Movie, open_movie
 from tasks.identity import identify
 from tasks.parameters import ImportParameters
@@ -27,50 +31,98 @@ from tasks.record import Acquisition, FileIdentity, TiltSeries, View
 from tasks.store import parse_project
 from tasks.work import artifact_key
 
-STACK_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali", ".tif", ".tiff", ".eer")
+Shape = tuple[int, int]
+
+OFF_NAME = 1.5  # degrees by which a movie's name may miss the stage's tilt
+MOST_HALF_LIT = 2  # frames of a view for which the beam came or went
 
 
-def find_mdocs(pattern: str) -> list[Path]:
-    """Return the mdoc files that `pattern` names, sorted.
-
-    Raises
-    ------
-    UnusableData
-        If there are none, or two belong to one series name.
-    """
-    paths = sorted(Path(name) for name in glob.glob(str(Path(pattern).expanduser())))
-    if not paths:
-        raise UnusableData(f"{pattern}: no such mdoc: check the path, and quote the wildcards")
-    seen: dict[str, Path] = {}
-    for path in paths:
-        name = series_name(path)
-        if name in seen:
-            raise UnusableData(f"{path}: same series name {name!r} as {seen[name]}: rename one")
-        seen[name] = path
-    return paths
-
-
-def series_name(mdoc: Path) -> str:
-    """Return the name of the series of an mdoc: ``TS_01.mrc.mdoc`` is TS_01."""
-    name = mdoc.name.removesuffix(".mdoc")
-    for suffix in STACK_SUFFIXES:
-        name = name.removesuffix(suffix)
-    return re.sub(r"[^\w.+-]", "_", name)
-
-
-@task(name="import", task_run_name="import {mdoc}", cache_policy=NO_CACHE, persist_result=False)
-def import_series(project: str, mdoc: str, parameters: ImportParameters) -> TiltSeries:
-    """Read an mdoc and the headers of its movies, and store the record.
-
-    Results that exist for the series stay; a field that changes makes only those steps stale
-    that read it.
+@task(name="read", task_run_name="read {source.name}", cache_policy=NO_CACHE, persist_result=False)
+def read_series(source: Source, user: ImportParameters) -> TiltSeries:
+    """Read what the files say of a tilt series, and the headers of its movies.
 
     Raises
     ------
     UnusableData, FormatError
         Naming the file, the value and the remedy.
     """
-    record = read_series(Path(mdoc), parameters)
+    told = describe(source, user)
+    report = Report()
+    for line in told.doubts:
+        report.add(*line)
+    files = {
+        path: open_movie(path, eer_fractions=1, eer_sampling=user.eer_sampling)
+        for path in dict.fromkeys(told.files.values())
+    }
+    opened = {i: files[path] for i, path in told.files.items()}
+    movies = list(opened.values())
+    report.add(
+        "stack" if told.is_stack else "movies",
+        told.files[0] if told.is_stack else f"{len(movies)} of {len(told.views)}",
+        str(movies[0].path.parent),
+        f"missing: {', '.join(told.missing)}" if told.missing else None,
+    )
+    shape = _common_shape(movies)
+    eer = any(isinstance(movie, EerMovie) for movie in movies)
+    sampling = user.eer_sampling if eer else 1
+    pixel = acquisition.pixel_size(user, told, shape, movies[0].pixel_size, sampling, report)
+    constants = Acquisition(
+        voltage=acquisition.voltage(user, told, report),
+        cs=_or_default("Cs", user.cs, acquisition.CS_MM, report),
+        amplitude_contrast=_or_default(
+            "amplitude contrast", user.amplitude_contrast, acquisition.AMPLITUDE_CONTRAST, report
+        ),
+        pixel_size=pixel,
+        tilt_axis=acquisition.tilt_axis(user, told, report),
+        magnification=user.magnification or _float(told.views[0].fields.get("Magnification")),
+        gain=_reference("gain", user.gain, report, shape, _turn(user)),
+        gain_rotation=user.gain_rotate,
+        gain_flip=user.gain_flip,
+        gain_inverted=user.gain_inverted,
+        dark=_reference("dark reference", user.dark, report, shape, _turn(user)),
+        defects=_defects(user.defects, report, shape),
+        eer_sampling=sampling,
+    )
+    doses = acquisition.dose_of_view(user, told, pixel, report)
+    prior = acquisition.prior_doses(user, told, doses, report)
+    ranges = _frame_ranges(told, opened, report)
+    frames = {i: _frames_of(movie, ranges.get(i), doses[i], user) for i, movie in opened.items()}
+    _note_frame_counts(told, opened, frames, report)
+    views = [
+        View(
+            tilt_angle=_tilt_angle(told.views[i]),
+            order=told.orders[i],
+            prior_dose=prior[i],
+            dose=doses[i],
+            movie=_identity(path),
+            first_frame=frames[i][0] + 1,
+            frames=frames[i][1],
+            grouping=frames[i][2],
+        )
+        for i, path in told.files.items()
+    ]
+    _note_times(told, report)
+    views = _flag_dark(views, [told.views[i] for i in opened], user.dark_threshold, report)
+    views.sort(key=lambda view: (view.tilt_angle, view.order))
+    _note_angles(views, told.said_by, report)
+    return TiltSeries(
+        name=source.name,
+        acquisition=constants,
+        shape=shape,
+        views=tuple(views),
+        import_report=tuple(report.fields),
+    )
+
+
+@task(
+    name="import", task_run_name="import {record.name}", cache_policy=NO_CACHE, persist_result=False
+)
+def store_series(project: str, record: TiltSeries) -> TiltSeries:
+    """Store an imported record.
+
+    Results that exist for the series stay; a field that changes makes only those steps stale
+    that read it.
+    """
     parse_project(project).add_series(record)
     if TaskRunContext.get() is not None:
         create_table_artifact(
@@ -81,105 +133,101 @@ def import_series(project: str, mdoc: str, parameters: ImportParameters) -> Tilt
     return record
 
 
-def read_series(path: Path, user: ImportParameters) -> TiltSeries:
-    """Return the record of the tilt series that an mdoc describes."""
-    mdoc = read_mdoc(path)
-    report = Report()
-    # Prior dose counts from the order of acquisition, whatever number the first view has.
-    taken = mdoc.views_by_time
-    movies = _find_movies(mdoc, taken, user, report)
-    sections = [taken[i] for i in movies]
-    opened = [open_movie(movie) for movie in movies.values()]
-    shape = _common_shape(opened)
-    _note_frame_counts(sections, opened, report)
-    pixel = acquisition.pixel_size(user, mdoc, shape, opened[0].pixel_size, report)
-    constants = Acquisition(
-        voltage=acquisition.voltage(user, mdoc, report),
-        cs=_or_default("Cs", user.cs, acquisition.CS_MM, report),
-        amplitude_contrast=_or_default(
-            "amplitude contrast", user.amplitude_contrast, acquisition.AMPLITUDE_CONTRAST, report
-        ),
-        pixel_size=pixel,
-        tilt_axis=acquisition.tilt_axis(user, mdoc, report),
-        magnification=user.magnification or _float(sections[0].fields.get("Magnification")),
-        gain=_reference("gain", user.gain, report, shape, user.gain_rotate),
-        gain_rotation=user.gain_rotate,
-        gain_flip=user.gain_flip,
-        dark=_reference("dark reference", user.dark, report, shape, user.gain_rotate),
-        defects=_defects(user.defects, report, shape),
-    )
-    # Views whose movies are missing have irradiated the specimen all the same.
-    doses = acquisition.dose_of_view(user, mdoc, taken, pixel, report)
-    views = [
-        View(
-            tilt_angle=_tilt_angle(taken[i], path),
-            order=i + 1,
-            prior_dose=user.initial_dose + sum(doses[:i]),
-            dose=doses[i],
-            movie=identify(movie),
-            frames=frames.n_frames,
-        )
-        for (i, movie), frames in zip(movies.items(), opened, strict=True)
-    ]
-    _note_times(sections, report)
-    views = _flag_dark(views, sections, user.dark_threshold, report)
-    views.sort(key=lambda view: (view.tilt_angle, view.order))
-    _note_angles(views, report)
-    return TiltSeries(
-        name=series_name(path),
-        acquisition=constants,
-        shape=shape,
-        views=tuple(views),
-        import_report=tuple(report.fields),
-    )
+# -- frames ---------------------------------------------------------------------------------------
 
 
-def _find_movies(
-    mdoc: Mdoc, views: Sequence[MdocSection], user: ImportParameters, report: Report
-) -> dict[int, Path]:
-    """Return the movies by the index of their view; only base names count, not the folders."""
-    folders = [mdoc.path.parent, mdoc.path.parent / "frames"]
-    if user.movies is not None:
-        folders = [Path(user.movies).expanduser()]
-    found: dict[int, Path] = {}
-    missing: list[str] = []
-    owners: dict[str, int] = {}
-    for i, view in enumerate(views):
-        name = view.movie_name
-        if name is None:
-            raise UnusableData(
-                f"{mdoc.path}: [{view.kind} = {view.number}] has no SubFramePath: "
-                "add the movie's name to the mdoc"
-            )
-        if name in owners:
-            raise UnusableData(
-                f"{mdoc.path}: sections {owners[name]} and {view.number} name the same movie "
-                f"{name}: correct one SubFramePath"
-            )
-        owners[name] = view.number
-        path = next((folder / name for folder in folders if (folder / name).is_file()), None)
-        if path is None:
-            missing.append(name)
-        else:
-            found[i] = path
-    if missing and not (found and user.allow_missing):
+def _frame_ranges(
+    told: Description, opened: dict[int, Movie], report: Report
+) -> dict[int, tuple[int, int]]:
+    """Return the frames, from 0, of views that have a part of a file.
+
+    SerialEM may save no frames while the beam is off, and yet counts them.
+    """
+    if told.is_stack:
+        return {i: (view.number, view.number + 1) for i, view in enumerate(told.views)}
+    asked = {i: r for i in opened if (r := told.views[i].frame_range) is not None}
+    if not asked:
+        return {}
+    movie = opened[next(iter(asked))]
+    last, lit = max(end for _, end in asked.values()), sum(b - a for a, b in asked.values())
+    if last <= movie.n_frames:
+        return asked
+    rest = movie.n_frames - lit
+    if not 0 <= rest <= MOST_HALF_LIT * len(asked):
         raise UnusableData(
-            f"{mdoc.path}: {len(missing)} of {len(views)} movies are missing, the first is "
-            f"{folders[0] / missing[0]}: bring them, give their folder by --movies"
-            + (", or use --allow-missing" if found else "")
+            f"{told.path}: tells of {last} frames, {lit} of them with the beam on, {movie.path} "
+            f"has {movie.n_frames}: bring the whole movie"
         )
-    if not found:
-        raise UnusableData(f"{mdoc.path}: has no views: give the mdoc of a tilt series")
+    ranges, start = {}, 0
+    for n, (i, (a, b)) in enumerate(sorted(asked.items(), key=lambda item: item[1])):
+        before = start + round(rest * (n + 0.5) / len(asked))
+        ranges[i] = (before, before + b - a)
+        start += b - a
     report.add(
-        "movies",
-        f"{len(found)} of {len(views)}",
-        str(next(iter(found.values())).parent),
-        f"missing: {', '.join(missing)}" if missing else None,
+        "frames of the views",
+        f"{lit} of {movie.n_frames}, one view after the other",
+        "mdoc FrameTSStartEndFrames",
+        f"counts to {last}: blank frames were not saved, bounds may be off by {max(1, rest)}",
     )
-    return found
+    return ranges
 
 
-def _common_shape(movies: Sequence[Movie]) -> tuple[int, int]:
+def _frames_of(
+    movie: Movie,
+    frames: tuple[int, int] | None,
+    dose: float,
+    user: ImportParameters,
+) -> tuple[int, int, int]:
+    """Return the first frame, from 0, the number of frames, and the raw frames in each."""
+    if frames is not None:
+        return frames[0], frames[1] - frames[0], 1
+    if not isinstance(movie, EerMovie):
+        return 0, movie.n_frames, 1
+    grouping = user.eer_grouping or _grouping(movie.n_raw, dose, user.eer_dose)
+    if grouping > movie.n_raw:
+        raise UnusableData(
+            f"{movie.path}: has {movie.n_raw} raw frames, fewer than the {grouping} that "
+            "--eer-grouping puts into one frame: choose fewer"
+        )
+    return 0, movie.n_raw // grouping, grouping
+
+
+def _grouping(raw_frames: int, dose: float, dose_of_frame: float) -> int:
+    """Return the raw frames that make a frame of about that dose, with few left over at the end."""
+    return max(1, raw_frames // max(1, round(dose / dose_of_frame)))
+
+
+def _note_frame_counts(
+    told: Description,
+    opened: dict[int, Movie],
+    frames: dict[int, tuple[int, int, int]],
+    report: Report,
+) -> None:
+    if told.is_stack:
+        return
+    counts = sorted({count for _, count, _ in frames.values()})
+    differ, rest = [], []
+    for i, movie in opened.items():
+        first, count, grouping = frames[i]
+        listed = told.views[i].num_sub_frames
+        held = movie.n_raw if isinstance(movie, EerMovie) else movie.n_frames
+        if told.views[i].frame_range is None and listed not in (None, held):
+            differ.append(f"{movie.path.name} has {held}, the mdoc says {listed}")
+        if isinstance(movie, EerMovie) and held > first + count * grouping:
+            rest.append(f"{held - count * grouping} of {held} raw frames")
+    conflict = differ[0] if differ else "the movies differ" if len(counts) > 1 else None
+    report.add("frames", ", ".join(map(str, counts)), "movie headers", conflict)
+    if any(isinstance(movie, EerMovie) for movie in opened.values()):
+        groups = sorted({grouping for _, _, grouping in frames.values()})
+        report.add(
+            "raw frames in a frame",
+            ", ".join(map(str, groups)),
+            "dose of the views",
+            f"not used at the end: {rest[0]}" if rest else None,
+        )
+
+
+def _common_shape(movies: Sequence[Movie]) -> Shape:
     first = movies[0]
     for other in movies:
         if (other.ny, other.nx) != (first.ny, first.nx):
@@ -190,41 +238,38 @@ def _common_shape(movies: Sequence[Movie]) -> tuple[int, int]:
     return first.ny, first.nx
 
 
-def _note_frame_counts(
-    sections: Sequence[MdocSection], movies: Sequence[Movie], report: Report
-) -> None:
-    counts = sorted({movie.n_frames for movie in movies})
-    differ = [
-        f"{movie.path.name} has {movie.n_frames}, the mdoc says {section.num_sub_frames}"
-        for section, movie in zip(sections, movies, strict=True)
-        if section.num_sub_frames not in (None, movie.n_frames)
-    ]
-    conflict = differ[0] if differ else "the movies differ" if len(counts) > 1 else None
-    report.add("frames", ", ".join(map(str, counts)), "movie headers", conflict)
+# -- what is doubtful -----------------------------------------------------------------------------
 
 
-def _note_times(taken: Sequence[MdocSection], report: Report) -> None:
-    times = [view.date_time for view in taken]
-    if any(time is None for time in times):
-        report.add("order", "as in the mdoc", "mdoc", "DateTime is missing in some sections")
+def _note_times(told: Description, report: Report) -> None:
+    if any(field == "order" for field, *_ in told.doubts):
         return
-    numbers = [view.number for view in taken]
-    note = (
-        None
-        if numbers == sorted(numbers)
-        else "DateTime and section numbers disagree; DateTime is used"
-    )
-    report.add("order", "by DateTime", "mdoc", note)
+    numbers = [view.number for view in told.views]
+    doubt = None
+    if told.order_by == "mdoc":
+        doubt = "DateTime is missing in some sections: taken in the order of their numbers"
+    elif told.order_by == "DateTime" and numbers != sorted(numbers):
+        doubt = "DateTime and section numbers disagree; DateTime is used"
+    times = [view.date_time for view in told.views]
+    same = [str(a) for a, b in pairwise(times) if a is not None and a == b]
+    if same and doubt is None:
+        doubt = f"two views were taken at {same[0]}"
+    report.add("order", f"by {told.order_by}", told.said_by, doubt)
 
 
-def _note_angles(views: list[View], report: Report) -> None:
+def _note_angles(views: list[View], said_by: str, report: Report) -> None:
     angles = [view.tilt_angle for view in views]
     close = [f"{a:g}°" for a, b in pairwise(angles) if abs(a - b) < 0.05]
+    doubts = [f"recorded twice: {', '.join(dict.fromkeys(close))}"] if close else []
+    for view in views:
+        named = split_name(view.movie.name)
+        if named is not None and abs((named.angle or 0.0) - view.tilt_angle) > OFF_NAME:
+            doubts.append(f"{view.movie.name} is said to be at {view.tilt_angle:g}°")
     report.add(
         "tilt angles",
         f"{angles[0]:.2f}° … {angles[-1]:.2f}°, {len(angles)} views",
-        "mdoc",
-        f"recorded twice: {', '.join(close)}" if close else None,
+        said_by,
+        "; ".join(doubts[:3]) or None,
     )
 
 
@@ -244,12 +289,15 @@ def _flag_dark(
     return flagged
 
 
+# -- references -----------------------------------------------------------------------------------
+
+
 def _reference(
     what: str,
     path: str | None,
     report: Report,
-    shape: tuple[int, int] | None = None,
-    rotation: int = 0,
+    shape: Shape | None = None,
+    rotation: int | None = 0,
 ) -> FileIdentity | None:
     if path is None:
         report.add(what, "none", "default")
@@ -257,39 +305,78 @@ def _reference(
     file = Path(path).expanduser()
     if not file.is_file():
         raise UnusableData(f"{file}: no such file: correct the path of the {what}")
+    doubt = None
     if shape is not None:
-        found = read_reference(file).shape
-        turned = found[::-1] if rotation % 2 else found
-        if turned != shape:
+        found = _shape_of(file, file.stat().st_mtime_ns)
+        upright = rotation % 2 == 0 if rotation is not None else _fit(found, shape)
+        turned = found if upright else found[::-1]
+        if not _fit(turned, shape):
             raise UnusableData(
                 f"{file}: {turned[0]}×{turned[1]} pixels as rotated, the movies have "
                 f"{shape[0]}×{shape[1]}: give the {what} of these movies, or --gain-rotate"
             )
-    report.add(what, file, "user")
-    return identify(file)
+        if turned != shape:
+            doubt = f"{turned[0]}×{turned[1]} pixels, the movies {shape[0]}×{shape[1]}: resampled"
+    report.add(what, file, "user", doubt)
+    return _identity(file)
 
 
-def _defects(path: str | None, report: Report, shape: tuple[int, int]) -> FileIdentity | None:
+def _turn(user: ImportParameters) -> int | None:
+    """Return the rotation of the references, None where the movies will tell it."""
+    return None if user.gain_orientation == "auto" else user.gain_rotate
+
+
+@lru_cache(maxsize=16)
+def _shape_of(file: Path, _mtime_ns: int) -> Shape:
+    ny, nx = read_reference(file).shape
+    return ny, nx
+
+
+def _fit(reference: Shape, frames: Shape) -> bool:
+    """Tell whether a reference is that of the frames at the same or another sampling."""
+    return any(
+        (reference[0] * a, reference[1] * a) == (frames[0] * b, frames[1] * b)
+        for a, b in ((1, 1), (2, 1), (FINEST, 1), (1, 2), (1, FINEST))
+    )
+
+
+def _defects(path: str | None, report: Report, shape: Shape) -> FileIdentity | None:
     identity = _reference("defects", path, report)
     if identity is not None:
         read_defect_mask(identity.path, shape)  # what cannot be used is refused now, not in a run
     return identity
 
 
+def _identity(path: Path) -> FileIdentity:
+    status = path.stat()
+    return _identified(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)  # all views of a stack, and the gain of all series, are one file each
+def _identified(path: Path, _size: int, _mtime_ns: int) -> FileIdentity:
+    return identify(path)
+
+
+# -- values ---------------------------------------------------------------------------------------
+
+
 def _or_default(field: str, user: float | None, default: float, report: Report) -> float:
     return report.choose(field, [("user", user), ("default", default)], tolerance=9e9) or 0.0
 
 
-def _tilt_angle(section: MdocSection, path: Path) -> float:
-    if section.tilt_angle is None:
+def _tilt_angle(section: MdocSection) -> float:
+    angle = section.tilt_angle
+    if angle is None or abs(angle) > 180:
         raise UnusableData(
-            f"{path}: [{section.kind} = {section.number}] has no TiltAngle: add it to the mdoc"
+            f"{section.path}: [{section.kind} = {section.number}] has TiltAngle = {angle}: "
+            "correct it"
         )
-    return section.tilt_angle
+    return angle
 
 
 def _float(text: str | None) -> float | None:
     try:
-        return None if text is None else float(text)
+        value = float(text or "")
     except ValueError:
         return None
+    return value if isfinite(value) and value > 0 else None

@@ -9,6 +9,13 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Why a file was left out."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far one step of one series is.
 
@@ -18,7 +25,7 @@ class Progress:
     done, total : int
         Units of work.
     outcome : object or None
-        The step's outcome, at its end.
+        At its end: the step's outcome, the reason of a failure, or why a file was left out.
     """
 
     series: str

@@ -88,10 +88,11 @@ def finished_project(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def _imported(data: Path, project: Path) -> str:
-    from tasks.ingest import import_series
+    from tasks.discover import find_sources
+    from tasks.ingest import read_series, store_series
     from tasks.parameters import ImportParameters
 
     parameters = ImportParameters(mdoc=str(data / "*.mdoc"), gain=str(data / "gain.mrc"))
-    for name in ("TS_01", "TS_02"):
-        import_series.fn(str(project), str(data / f"{name}.mrc.mdoc"), parameters)
+    for source in find_sources(parameters).sources:
+        store_series.fn(str(project), read_series.fn(source, parameters))
     return str(project)

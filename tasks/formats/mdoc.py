@@ -13,11 +13,15 @@ from tasks.formats.errors import FormatError, shown
 from tasks.formats.files import StrPath, number, read_lines, whole, write_text
 from tasks.formats.mdoc_section import KINDS, MONTHS, MdocSection
 
-__all__ = ["Mdoc", "MdocSection", "read_mdoc", "section_from_values", "write_mdoc"]
+__all__ = ["Mdoc", "MdocSection", "MontageError", "read_mdoc", "section_from_values", "write_mdoc"]
 
 _AXIS_SERIALEM = re.compile(r"tilt\s+axis\s+angle\s*=\s*([^\s,;\]]+)", re.IGNORECASE)
 _AXIS_TOMOGRAPHY5 = re.compile(r"tiltaxisangle\s*=\s*([^\s,;\]]+)", re.IGNORECASE)
 _BINNING = re.compile(r"\bbinning\s*=\s*([^\s,;\]]+)", re.IGNORECASE)
+
+
+class MontageError(FormatError):
+    """An mdoc is that of a montage."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,22 @@ class Mdoc:
             return views
         order = sorted(range(len(views)), key=lambda i: times[i] or datetime.min)
         return tuple(views[i] for i in order)
+
+    @property
+    def is_montage(self) -> bool:
+        """Whether its sections are pieces of images; one piece for each angle makes no montage."""
+        if any(section.kind == "MontSection" for section in self.sections):
+            return True
+        if self.header.get("Montage") != "1":
+            return False
+        places = {section.piece[:2] for section in self.sections}
+        tilts = {round(section.tilt_angle or 0) for section in self.sections}
+        return len(places) > 1 or places == {()} or len(tilts) < 2
+
+    @property
+    def is_tomography5(self) -> bool:
+        """Whether Thermo Fisher's Tomography 5 wrote it: its RotationAngle is the axis itself."""
+        return self._in_titles(_AXIS_TOMOGRAPHY5, "TiltAxisAngle") is not None
 
     @property
     def tilt_axis(self) -> float | None:
@@ -101,7 +121,9 @@ def read_mdoc(path: StrPath, montage: bool = False) -> Mdoc:
     Raises
     ------
     FormatError
-        If the file is no text, has no section, or is a montage.
+        If the file is no text or has no section.
+    MontageError
+        If it is a montage.
     """
     path = Path(path)
     header: dict[str, str] = {}
@@ -133,14 +155,14 @@ def read_mdoc(path: StrPath, montage: bool = False) -> Mdoc:
         raise FormatError(
             path, "no [ZValue = n] or [FrameSet = n] section", "give a SerialEM .mdoc file"
         )
-    is_montage = header.get("Montage") == "1" or any(s.kind == "MontSection" for s in sections)
-    if is_montage and not montage:
-        raise FormatError(
+    mdoc = Mdoc(path, header, tuple(titles), tuple(sections), tuple(ignored))
+    if mdoc.is_montage and not montage:
+        raise MontageError(
             path,
             "Montage = 1: its sections are pieces of one image, not views of a tilt series",
             "leave this file out",
         )
-    return Mdoc(path, header, tuple(titles), tuple(sections), tuple(ignored))
+    return mdoc
 
 
 def section_from_values(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 from tasks.formats.errors import FormatError, shown
 from tasks.formats.files import number, whole
@@ -46,6 +46,43 @@ class MdocSection:
     def pixel_spacing(self) -> float | None:
         """Pixel of the image in SerialEM's stack, in Å: binned more than the movie, often."""
         return self._float("PixelSpacing")
+
+    @property
+    def camera_pixel(self) -> float | None:
+        """Pixel of the camera in Å: PixelSpacing without Binning, which is 0.5 where it is finer.
+
+        SerialEM's DoseRate refers to it.
+        """
+        spacing, binning = self.pixel_spacing, self._float("Binning")
+        return spacing / binning if spacing and binning else None
+
+    @property
+    def stage_position(self) -> tuple[float, float] | None:
+        """Stage x and y in µm."""
+        values = self._floats("StagePosition")
+        return None if len(values) < 2 else (values[0], values[1])
+
+    @property
+    def piece(self) -> tuple[float, ...]:
+        """Place (x, y, section) of a piece in its montage [pixels]."""
+        return self._floats("PieceCoordinates")
+
+    @property
+    def frame_range(self) -> tuple[int, int] | None:
+        """First and one past the last frame of the view, from 0, in a movie of several views."""
+        values = self._floats("FrameTSStartEndFrames")
+        if not values:
+            return None
+        first, end = (int(values[0]), int(values[1])) if len(values) == 2 else (0, 0)
+        if not 0 <= first < end:
+            text = self.fields["FrameTSStartEndFrames"]
+            raise self._error(f"FrameTSStartEndFrames = {shown(text)} is no range of frames")
+        return first, end
+
+    @property
+    def prior_dose(self) -> float | None:
+        """Dose before the view in e/Å², as SerialEM counts it."""
+        return self._float("PriorRecordDose")
 
     @property
     def exposure_dose(self) -> float | None:
@@ -112,7 +149,7 @@ class MdocSection:
     @property
     def movie_name(self) -> str | None:
         r"""File name in SubFramePath, of ``D:\…`` and ``/…`` paths alike."""
-        return PureWindowsPath(self.fields.get("SubFramePath", "")).name or None
+        return re.split(r"[\\/]", self.fields.get("SubFramePath", "").rstrip("\\/"))[-1] or None
 
     @property
     def date_time(self) -> datetime | None:
@@ -142,6 +179,10 @@ class MdocSection:
     def _float(self, name: str) -> float | None:
         text = self.fields.get(name)
         return None if text is None else number(self.path, text, name, self.line)
+
+    def _floats(self, name: str) -> tuple[float, ...]:
+        words = self.fields.get(name, "").split()
+        return tuple(number(self.path, word, name, self.line) for word in words)
 
     def _error(self, problem: str) -> FormatError:
         return FormatError(

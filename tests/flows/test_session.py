@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.session import SomeSeriesFailed, import_movies, session
+from flows.session import SomeSeriesFailed, import_series, session
 from flows.tomogram import STEP_TASKS
 from tasks import progress
 from tasks import work as work_module
@@ -23,7 +23,7 @@ THREADS = Execution(cluster="threads", workers=2)
 
 def imported(data: Path, **given: Any) -> str:
     project = str(data.parent / "p.zarr")
-    import_movies(project, ImportParameters(mdoc=str(data / "*.mdoc"), **given))
+    import_series(project, ImportParameters(mdoc=str(data / "*.mdoc"), **given))
     return project
 
 

@@ -87,14 +87,15 @@ def test_weighting_reads_erased_images_that_are_never_weighted_before(done: Seri
 def test_a_voltage_without_critical_doses_asks_for_the_ratio(
     tmp_path: Path, finished_project: str
 ) -> None:
-    from tasks.ingest import import_series
+    from tasks.discover import mdoc_source
+    from tasks.ingest import read_series, store_series
     from tasks.parameters import ImportParameters
 
     project = str(shutil.copytree(finished_project, tmp_path / "p.zarr"))
     movie = parse_project(project).series("TS_01").imported().views[0].movie.path
     mdoc = Path(movie).parents[1] / "TS_01.mrc.mdoc"
     given = ImportParameters(mdoc="x", voltage=100, gain=str(mdoc.parent / "gain.mrc"))
-    import_series.fn(project, str(mdoc), given)
+    store_series.fn(project, read_series.fn(mdoc_source(mdoc), given))
     with pytest.raises(ValueError, match="100"):
         dose.fn(project, "TS_01", DoseParameters(), "main", THREADS)
     outcome = dose.fn(project, "TS_01", DoseParameters(critical_dose_ratio=0.5), "main", THREADS)

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tasks.discover import find_sources, mdoc_source, series_name
 from tasks.errors import UnusableData, UserError
 from tasks.formats.errors import FormatError
 from tasks.formats.mdoc import read_mdoc
 from tasks.formats.mrc import write_stack
-from tasks.ingest import find_mdocs, import_series, read_series, series_name
+from tasks.ingest import read_series, store_series
 from tasks.parameters import ImportParameters
 from tasks.record import ImportedField, TiltSeries
 from tasks.store import parse_project
@@ -42,7 +43,7 @@ def read(shared_data: Path, movies: Path) -> Callable[..., TiltSeries]:
     def of(name: str = "TS_01.mrc.mdoc", **given: Any) -> TiltSeries:
         told = {"pixel_size": 1.35, "voltage": 300, "dose": 3, "movies": str(movies), **given}
         parameters = ImportParameters(mdoc="x", **{k: v for k, v in told.items() if v is not None})
-        return read_series(shared_data / REAL / name, parameters)
+        return read_series.fn(mdoc_source(shared_data / REAL / name), parameters)
 
     return of
 
@@ -107,7 +108,7 @@ def test_the_pixel_of_movies_of_the_mdocs_geometry_comes_from_its_binning(
         # As wide and high to SerialEM's 924 × 958 as 3710 × 3838 is, one frame, mostly a hole.
         write_sparse(tmp_path / str(view.movie_name), (1, 3838, 3710))
     parameters = ImportParameters(mdoc="x", voltage=300, dose=3, movies=str(tmp_path))
-    record = read_series(shared_data / REAL / "TS_01.mrc.mdoc", parameters)
+    record = read_series.fn(mdoc_source(shared_data / REAL / "TS_01.mrc.mdoc"), parameters)
     assert record.acquisition.pixel_size == pytest.approx(1.35)
     assert line(record, "pixel size").source == "mdoc PixelSpacing / binning"
 
@@ -181,7 +182,7 @@ def write_series(folder: Path, tilts: tuple[float, ...] = (0, 3, -3, -6, 6)) -> 
 
 
 def read_own(path: Path, **given: Any) -> TiltSeries:
-    return read_series(path, ImportParameters(mdoc="x", **{"dose": 3, **given}))
+    return read_series.fn(mdoc_source(path), ImportParameters(mdoc="x", **{"dose": 3, **given}))
 
 
 def test_movies_are_found_beside_the_mdoc_or_in_its_folder_frames(tmp_path: Path) -> None:
@@ -312,10 +313,10 @@ def test_the_dose_is_read_from_what_the_mdoc_says(tmp_path: Path, fields: str, d
 
 def test_importing_again_keeps_the_results(tmp_path: Path) -> None:
     path, project = write_series(tmp_path), str(tmp_path / "p.zarr")
-    import_series.fn(project, str(path), ImportParameters(mdoc="x", dose=3))
+    store_series.fn(project, read_own(path))
     series = parse_project(project).series("TS_07")
     series.result("motion", "0" * 12).finish({"message": "kept"})
-    record = import_series.fn(project, str(path), ImportParameters(mdoc="x", dose=4))
+    record = store_series.fn(project, read_own(path, dose=4))
     assert series.imported() == record
     assert series.result("motion", "0" * 12).complete()
 
@@ -336,12 +337,12 @@ def test_a_series_is_named_by_its_mdoc(file: str, name: str) -> None:
 
 def test_no_mdoc_and_two_of_one_name_are_errors(tmp_path: Path) -> None:
     with pytest.raises(UnusableData, match=r"\*\.mdoc: no such mdoc: check the path"):
-        find_mdocs(str(tmp_path / "*.mdoc"))
+        find_sources(ImportParameters(mdoc=str(tmp_path / "*.mdoc")))
     for name in ("a/TS_01.mrc.mdoc", "b/TS_01.mdoc"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("")
     with pytest.raises(UnusableData, match=r"same series name 'TS_01'.*rename one"):
-        find_mdocs(str(tmp_path / "*/*.mdoc"))
+        find_sources(ImportParameters(mdoc=str(tmp_path / "*/*.mdoc")))
 
 
 def test_defects_that_do_not_fit_the_frames_are_refused_at_import(

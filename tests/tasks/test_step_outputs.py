@@ -19,8 +19,9 @@ import pytest
 from flows.tomogram import STEP_TASKS
 from kernels.ctf import Ctf, ctf_2d
 from kernels.fourier import frequencies
+from tasks.discover import mdoc_source
 from tasks.formats.mrc import write_stack
-from tasks.ingest import import_series
+from tasks.ingest import read_series, store_series
 from tasks.parameters import Execution, ImportParameters, Pipeline
 from tasks.steps import STEPS
 from tasks.store import Series, parse_project
@@ -64,7 +65,7 @@ def write_movies(folder: Path) -> Path:
 def run(folder: Path) -> Series:
     project = str(folder / "p.zarr")
     given = ImportParameters(mdoc="x", dose=3.0)
-    import_series.fn(project, str(write_movies(folder)), given)
+    store_series.fn(project, read_series.fn(mdoc_source(write_movies(folder)), given))
     for step in STEPS:
         execution = Execution(cluster="threads", workers=2)
         STEP_TASKS[step].fn(project, "fixed", getattr(PARAMETERS, step), "main", execution)

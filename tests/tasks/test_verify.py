@@ -32,7 +32,8 @@ IN_TOMOGRAM = "beads found in the tomogram"
 def true_project(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Truth]:
     """Return a project whose results are the planted truth: only the images are real."""
     from flows.tomogram import STEP_TASKS
-    from tasks.ingest import import_series
+    from tasks.discover import mdoc_source
+    from tasks.ingest import read_series, store_series
     from tasks.parameters import ImportParameters
 
     folder = tmp_path_factory.mktemp("truth")
@@ -51,9 +52,8 @@ def true_project(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Truth]:
     )
     project = str(folder / "p.zarr")
     gain = str(folder / "data/gain.mrc")
-    import_series.fn(
-        project, str(folder / "data/TS_01.mrc.mdoc"), ImportParameters(mdoc="x", gain=gain)
-    )
+    source = mdoc_source(folder / "data/TS_01.mrc.mdoc")
+    store_series.fn(project, read_series.fn(source, ImportParameters(mdoc="x", gain=gain)))
     for step in ("motion", "exclude", "erase", "dose"):
         parameters = getattr(Pipeline(), step)
         STEP_TASKS[step].fn(project, "TS_01", parameters, "main", THREADS)

@@ -84,28 +84,27 @@ class EerMovie:
     def frame(self, i: int) -> NDArray[Any]:
         """Return the electrons counted in frame `i`, from 0, as an array (ny, nx).
 
-        Row 0 is at the bottom: the last row of the detector's scan.
+        Row 0 is at the bottom: the last row of the detector's scan. The rows lie in memory as
+        scanned, in reverse: at 16k × 16k it costs a third of the time to turn them.
         """
         if not 0 <= i < self.n_frames:
             raise IndexError(f"frame {i} of {self.path}, which has {self.n_frames}")
         counts = np.zeros((self.ny, self.nx), self.dtype)
         first = i * self.grouping
+        fixed = self.compression == EIGHT_BIT
         with self.path.open("rb") as file:
             for raw in range(first, first + self.grouping):
                 pieces = []
                 for offset, size in self.strips[raw]:
                     file.seek(offset)
                     pieces.append(file.read(size))
-                self._add(raw, b"".join(pieces), counts)
-        for row in range(self.ny // 2):  # in place: at 16k × 16k a copy would cost 256 MiB
-            kept = counts[row].copy()
-            counts[row] = counts[-1 - row]
-            counts[-1 - row] = kept
-        return counts
+                fixed = self._add(raw, b"".join(pieces), counts, fixed)
+        return counts[::-1]
 
-    def _add(self, raw: int, codes: bytes, counts: NDArray[Any]) -> None:
-        if self.compression == EIGHT_BIT and _add_fixed(codes, counts, self.sampling):
-            return
+    def _add(self, raw: int, codes: bytes, counts: NDArray[Any], fixed: bool) -> bool:
+        """Add a raw frame; try codes of fixed length if `fixed`, and return whether they fit."""
+        if fixed and _add_fixed(codes, counts, self.sampling):
+            return True
         try:
             imagecodecs.eer_decode(
                 codes + bytes(len(codes) % 2),  # the decoder takes an even number of bytes
@@ -120,6 +119,7 @@ class EerMovie:
                 f"raw frame {raw + 1} of {self.n_raw} cannot be decoded ({error})",
                 "copy it again",
             ) from error
+        return False
 
 
 def open_eer(path: StrPath, grouping: int | None = None, sampling: int = 1) -> EerMovie:

@@ -6,10 +6,20 @@ the key of a result. How a step is executed (`Execution`) never does.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import re
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+
+def _pair(value: Any) -> Any:
+    """Return the two numbers of ``5,4`` or ``5x4``, as the command line has them."""
+    return re.split("[,x×]", value) if isinstance(value, str) else value
+
+
+Pair = Annotated[
+    tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(_pair)
+]
 GainRotation = Literal[0, 1, 2, 3]
 GainFlip = Literal["none", "up-down", "left-right"]
 
@@ -111,8 +121,8 @@ class ImportParameters(Parameters):
         return self
 
 
-class MotionParameters(Parameters):
-    """Motion correction of the movies."""
+class SumParameters(Parameters):
+    """Summing of the frames of the movies."""
 
     binning: float = Field(
         1.0,
@@ -120,11 +130,13 @@ class MotionParameters(Parameters):
         le=16,
         description="Fourier-cropping of the corrected images; 2 for super-resolution movies",
     )
-    align: bool = Field(True, description="align the frames; false sums them as they are")
     first_frame: int = Field(1, ge=1, description="first frame used, from 1")
     last_frame: int | None = Field(None, ge=1, description="last frame used; empty: the last one")
-    max_drift: float = Field(
-        80.0, gt=0, description="largest steady drift during a movie, per axis [Å]"
+    crop: Pair | None = Field(
+        None, description="rows and columns kept around the centre of the frames [pixels]"
+    )
+    find_bad_pixels: bool = Field(
+        True, description="find bad pixels in the sum of a movie, and replace them"
     )
 
     @model_validator(mode="after")
@@ -132,6 +144,31 @@ class MotionParameters(Parameters):
         if self.last_frame is not None and self.last_frame < self.first_frame:
             raise ValueError(f"last frame {self.last_frame} before first frame {self.first_frame}")
         return self
+
+
+class MotionParameters(SumParameters):
+    """Motion correction of the movies."""
+
+    align: bool = Field(True, description="align the frames; false sums them as they are")
+    local: bool = Field(True, description="correct local motion where a movie supports it")
+    patches: Pair | None = Field(
+        None, description="patches along y and x for the local motion; empty: one every 230 Å"
+    )
+    group: int = Field(1, ge=1, description="frames summed before they are aligned as a whole")
+    group_local: int = Field(1, ge=1, description="frames summed before patches are aligned")
+    reference_frame: int = Field(
+        1, ge=1, description="frame whose place the image has, counted from the first one used"
+    )
+    b_factor: float | None = Field(
+        None, ge=0, description="further low-pass of whole frames [Å²]; empty: as the data have it"
+    )
+    b_factor_local: float | None = Field(None, ge=0, description="that of patches [Å²]")
+    max_drift: float = Field(
+        80.0, gt=0, description="largest steady drift during a movie, per axis [Å]"
+    )
+    dose_weighted: bool = Field(
+        False, description="also write the sum of frames weighted by dose; no later step reads it"
+    )
 
 
 class ExcludeParameters(Parameters):

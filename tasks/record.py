@@ -62,6 +62,12 @@ class Motion(Record):
     early: float = Field(description="in the first half of the frames [Å]")
     late: float = Field(description="in the second half of the frames [Å]")
     reliable: bool = Field(description="whether the frames correlate above the noise")
+    model: Literal["local", "global", "none", "sum"] = Field(
+        "global", description="what the movie supports; sum: not looked for"
+    )
+    significance: float = Field(0.0, description="of the frames' correlation [σ]")
+    evidence: float = Field(0.0, description="gain in log-likelihood by the local motion")
+    local: float = Field(0.0, description="root-mean-square local motion in the last frame [Å]")
 
 
 class CtfEstimate(Record):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.parameters import Parameters, Pipeline
@@ -35,6 +35,8 @@ class Step:
         Steps whose results it reads; `inputs_of` resolves choices made by parameters.
     result : str
         Prefix of its results in the store.
+    also : mapping of str to tuple of str
+        Parameter → further fields of the imported record that it reads where that is true.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Step:
     about: str
     inputs: tuple[str, ...] = ()
     result: str = ""
+    also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def prefix(self) -> str:
@@ -56,7 +59,7 @@ STEPS: dict[str, Step] = {
     for step in (
         Step(
             "motion",
-            version=1,
+            version=2,
             reads=(
                 "shape",
                 "views.movie",
@@ -74,6 +77,7 @@ STEPS: dict[str, Step] = {
                 "acquisition.eer_sampling",
             ),
             about="correct each movie for gain and beam-induced motion, and sum its frames",
+            also={"dose_weighted": ("views.prior_dose", "views.dose", "acquisition.voltage")},
         ),
         Step(
             "exclude",
@@ -146,6 +150,12 @@ def inputs_of(step: Step, parameters: Parameters) -> tuple[str, ...]:
     return tuple(name.format(**parameters.model_dump()) for name in step.inputs)
 
 
+def reads_of(step: Step, parameters: Parameters) -> tuple[str, ...]:
+    """Return the fields of the imported record that `step` reads, as its parameters choose them."""
+    asked = (fields for name, fields in step.also.items() if getattr(parameters, name))
+    return (*step.reads, *(field for fields in asked for field in fields))
+
+
 def needed(pipeline: Pipeline, until: str | None = None) -> tuple[str, ...]:
     """Return the names of the steps that a run takes, in order.
 
@@ -188,7 +198,7 @@ def result_key(
         "version": step.version,
         "parameters": parameters.for_series(record.name).model_dump(mode="json"),
         "inputs": dict(sorted(inputs.items())),
-        "reads": {field: _value(record, field) for field in step.reads},
+        "reads": {field: _value(record, field) for field in reads_of(step, parameters)},
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

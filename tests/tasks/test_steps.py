@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from tasks.parameters import (
     ExcludeParameters,
     Execution,
+    MotionParameters,
     Parameters,
     Pipeline,
     ReconstructParameters,
@@ -54,7 +55,17 @@ OTHER: dict[str, dict[str, Any]] = {
         "align": False,
         "first_frame": 2,
         "last_frame": 3,
+        "crop": (64, 80),
+        "find_bad_pixels": False,
+        "local": False,
+        "patches": (3, 4),
+        "group": 2,
+        "group_local": 3,
+        "reference_frame": 2,
+        "b_factor": 100.0,
+        "b_factor_local": 200.0,
         "max_drift": 50.0,
+        "dose_weighted": True,
     },
     "exclude": {"dark_threshold": 0.2, "views": {"TS_01": "1"}, "include": {"TS_01": "7"}},
 }
@@ -113,6 +124,16 @@ def test_the_key_changes_with_the_fields_that_a_step_reads_and_no_others(
 ) -> None:
     changed = key_of(step, with_field(record, field, CHANGED[field]))
     assert (changed != key_of(step, record)) == (field in STEPS[step].reads)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_dose_changes_the_sums_of_a_movie_only_where_they_are_weighted(
+    record: TiltSeries, weighted: bool
+) -> None:
+    parameters = MotionParameters(dose_weighted=weighted)
+    changed = with_field(record, "views.dose", 2.5)
+    keys = {key_of("motion", one, parameters) for one in (record, changed)}
+    assert len(keys) == (2 if weighted else 1)
 
 
 @pytest.mark.parametrize(

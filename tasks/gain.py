@@ -13,7 +13,14 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
 from kernels.detector import Flip
-from kernels.gain import CLEAR, at_one_sampling, canonical, lead, rank_orientations
+from kernels.gain import (
+    CLEAR,
+    ORIENTATIONS,
+    at_one_sampling,
+    canonical,
+    lead,
+    rank_orientations,
+)
 from tasks.chunks.gain import Piece
 from tasks.errors import UnusableData
 from tasks.formats.errors import FormatError
@@ -222,7 +229,7 @@ def check(
 ) -> GainCheck:
     """Judge by at most 48 movies, spread over all, whether a gain lies as the user says.
 
-    A dark reference lies as the gain is said to.
+    A dark reference is taken as it leaves the movies most even.
 
     Raises
     ------
@@ -238,18 +245,28 @@ def check(
 
 
 def _judged(mean: Image, gain: Path, lies: Orientation, dark: Path | None) -> GainCheck:
-    """Judge how a gain lies; the dark reference lies alike, so it is tried as the best does."""
+    """Judge by the mean of raw frames how a gain lies."""
+    if dark is not None:
+        mean = mean - _background(mean, dark, lies)
     reference = read_reference(gain)
-    as_said = (lies.rotation, lies.flip, lies.inverted)
-    if dark is None:
-        return check_gain(mean, reference, *as_said, path=gain)
-    try:
-        background = dark_frame(dark, lies.rotation, lies.flip, mean.shape)
-    except FormatError:  # of oblong frames: the other side up, or not theirs at all
-        background = dark_frame(dark, (lies.rotation + 1) % 4, lies.flip, mean.shape)
-    found = check_gain(mean - background, reference, *as_said, path=gain)
-    if found.best == lies.canonical():
-        return found
-    background = dark_frame(dark, found.best.rotation, found.best.flip, mean.shape)
-    again = check_gain(mean - background, reference, *as_said, path=gain)
-    return max(found, again, key=lambda one: one.margin)
+    return check_gain(mean, reference, lies.rotation, lies.flip, lies.inverted, path=gain)
+
+
+def _background(mean: Image, dark: Path, lies: Orientation) -> Image:
+    """Return the dark reference as it lies on the frames, which it then leaves most even.
+
+    What is said is not relied upon: turned wrongly, it would hide the pattern of the gain.
+    """
+    found: Image | None = None
+    least = np.inf
+    for rotation, flip in ((lies.rotation, lies.flip), *ORIENTATIONS):
+        try:
+            turned = dark_frame(dark, rotation, flip, mean.shape)
+        except FormatError:  # of oblong frames: the other side up, or not theirs at all
+            continue
+        spread = float(np.var(mean - turned, dtype=np.float64))
+        if spread < least:
+            found, least = turned, spread
+    if found is None:
+        return dark_frame(dark, lies.rotation, lies.flip, mean.shape)
+    return found

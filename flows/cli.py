@@ -327,7 +327,7 @@ def gain(
     gain_rotate: Annotated[int, typer.Option(min=0, max=3, help="how it is said to lie")] = 0,
     gain_flip: Annotated[GainFlip, typer.Option(help="and flipped, after the rotation")] = "none",
     gain_inverted: Annotated[bool, typer.Option(help="it is said to divide the counts")] = False,
-    dark: Annotated[Path | None, typer.Option(help="dark reference, lying as the gain")] = None,
+    dark: Annotated[Path | None, typer.Option(help="dark reference: counts of each frame")] = None,
     cluster: ClusterOption = "auto",
     workers: WorkersOption = None,
     gpus: GpusOption = None,

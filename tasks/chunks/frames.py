@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import detector
-from kernels.arrays import Array
+from kernels.arrays import Array, device, namespace
 from tasks.chunks.device import on_device
 from tasks.errors import UnusableData
 from tasks.formats.defects import read_defect_mask
@@ -21,8 +21,10 @@ from tasks.formats.movies import Movie, open_movie
 from tasks.identity import checked_path
 from tasks.record import Acquisition, FileIdentity, View
 
-KEPT = 2  # sets of references: workers take movies of two series in turn where one ends
+KEPT = 1  # sets of references: at 16k × 16k one takes 2 GB
 MOST_BAD = 0.5  # of the pixels of a gain: what has more is no gain reference
+
+Mask = NDArray[np.bool_]
 
 _loading = Lock()  # threads that start together read the references once
 
@@ -64,7 +66,12 @@ def open_view(view: View, acquisition: Acquisition) -> Movie:
 
 
 def corrected_frames(
-    view: View, acquisition: Acquisition, shape: tuple[int, int], first: int, last: int
+    view: View,
+    acquisition: Acquisition,
+    shape: tuple[int, int],
+    first: int,
+    last: int,
+    also_bad: Mask | None = None,
 ) -> Iterator[Array]:
     """Yield frames of a view, one at a time, corrected for dark reference, gain and defects.
 
@@ -76,6 +83,8 @@ def corrected_frames(
         Of the frames.
     first, last : int
         The frames from `first` to before `last`, counted from 0 within the view.
+    also_bad : (ny, nx) bool, optional
+        Further bad pixels.
 
     Yields
     ------
@@ -88,6 +97,37 @@ def corrected_frames(
     UnusableData, FormatError
         If a file is not the imported one, cannot be read, or does not fit the frames.
     """
+    movie, before = _opened(view, acquisition, shape, last)
+    references = load_references(acquisition, shape)
+    if also_bad is not None:
+        known = references.bad
+        bad = also_bad if known is None else known | also_bad
+        references = replace(references, bad=bad if bad.any() else None)
+    for i in range(before + first, before + last):
+        yield _corrected(movie, i, references)
+
+
+def summed_frames(
+    view: View, acquisition: Acquisition, shape: tuple[int, int], first: int, last: int
+) -> Array:
+    """Return the sum of `corrected_frames` as they lie, corrected only once."""
+    movie, before = _opened(view, acquisition, shape, last)
+    references = load_references(acquisition, shape)
+    total: Array = None
+    for i in range(before + first, before + last):
+        frame = on_device(movie.frame(i))
+        xp = namespace(frame)
+        if total is None:
+            total = xp.zeros(shape, dtype=xp.float32, device=device(frame))
+        total += frame
+    dark = None if references.dark is None else references.dark * float(last - first)
+    return _even(total, references.gain, dark, references.bad, before + first)
+
+
+def _opened(
+    view: View, acquisition: Acquisition, shape: tuple[int, int], last: int
+) -> tuple[Movie, int]:
+    """Return the movie of a view, and how many frames lie before it in the file."""
     movie = open_view(view, acquisition)
     before = view.first_frame - 1
     if before + last > movie.n_frames or (movie.ny, movie.nx) != shape:
@@ -95,16 +135,19 @@ def corrected_frames(
             f"{movie.path}: has {movie.n_frames} frames of {movie.ny}×{movie.nx} pixels, frame "
             f"{before + last} of {shape[0]}×{shape[1]} was imported: import again"
         )
-    references = load_references(acquisition, shape)
-    for i in range(before + first, before + last):
-        yield _corrected(movie, i, references)
+    return movie, before
 
 
 def _corrected(movie: Movie, i: int, references: References) -> Array:
-    frame = detector.correct_frame(on_device(movie.frame(i)), references.gain, references.dark)
-    if references.bad is None:
-        return frame
-    return detector.replace_pixels(frame, references.bad, np.random.default_rng(i))
+    raw = on_device(movie.frame(i))
+    return _even(raw, references.gain, references.dark, references.bad, i)
+
+
+def _even(raw: Array, gain: Array | None, dark: Array | None, bad: Mask | None, seed: int) -> Array:
+    frame = detector.correct_frame(raw, gain, dark)
+    return (
+        frame if bad is None else detector.replace_pixels(frame, bad, np.random.default_rng(seed))
+    )
 
 
 def load_references(acquisition: Acquisition, shape: tuple[int, int]) -> References:
@@ -179,11 +222,31 @@ def _matched_gain(
     return matched.astype(np.float32, copy=False), dead
 
 
-def memory_of_frames(shape: tuple[int, int]) -> int:
+def memory_of_frames(shape: tuple[int, int], acquisition: Acquisition | None = None) -> int:
     """Return the most memory that `corrected_frames` takes [bytes], references included.
 
-    Of each pixel: raw counts, as decoded (4 bytes: float32; EER takes 1 or 2 at any sampling,
-    its codes being decoded one raw frame at a time), three stages of the correction, the frame
-    that the caller still holds; and gain, dark and bad pixels of all sets that are kept.
+    Parameters
+    ----------
+    shape : (ny, nx)
+        Of the frames.
+    acquisition : Acquisition, optional
+        Without it, everything that it may name.
+
+    Notes
+    -----
+    Of each pixel: 4 bytes of counts as decoded, of sampled EER 2 (raw EER frames are decoded one
+    at a time, straight into them); the frame in one stage of the correction, two if pixels are
+    replaced, three with a dark reference; the frame before, which the caller still holds; and the
+    references. Those of another series are dropped only when these are complete.
     """
-    return shape[0] * shape[1] * (4 + 3 * 4 + 4 + KEPT * (4 + 4 + 1))
+    a = acquisition
+    gain, dark, bad = (
+        (True, True, True)
+        if a is None
+        else (a.gain is not None, a.dark is not None, a.gain is not None or a.defects is not None)
+    )
+    references = 4 * gain + 4 * dark + bad
+    raw = 2 if a is not None and a.eer_sampling > 1 else 4
+    correcting = 4 + raw + (12 if dark else 8 if bad else 4)
+    loading = references + (12 if gain and raw == 4 else 4 * (gain or dark))
+    return shape[0] * shape[1] * (max(correcting, loading) + references)

@@ -1,7 +1,7 @@
 """Motion of whole movie frames, and their aligned sums.
 
-Shifts come from all pairs of frames at once (`kernels.motion_likelihood`). An approximate start
-is searched at 10 Å per pixel, from rest and from the best steady drift, then refined at 4 Å.
+Shifts come from all pairs of frames at once (`kernels.motion_likelihood`); those with a field of
+local motion from `kernels.motion_local`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 
 from kernels.arrays import Array, namespace
 from kernels.fourier import binned_shape, crop_spectra, irfft2, rfft2, shift_phases, trim
-from kernels.motion_likelihood import Movie, climb, steady_drift
-
-COARSE_PIXEL = 10.0  # Å
-COARSE_B_FACTOR = 3000.0  # Å²
+from kernels.motion_local import estimate_motion
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,6 @@ def estimate_shifts(
     pixel_size: float,
     *,
     max_drift: float = 80.0,
-    roughness: float = 2.0,
     min_significance: float = 9.0,
 ) -> FrameShifts:
     """Measure the motion of the whole image through a movie.
@@ -71,8 +67,6 @@ def estimate_shifts(
         Of the frames [Å].
     max_drift : float
         Steady drift from first to last frame that the first search covers, per axis [Å].
-    roughness : float
-        First guess of the root-mean-square second difference of the motion [Å].
     min_significance : float
         Below it the movie counts as dark: zero shifts, not reliable.
 
@@ -85,28 +79,11 @@ def estimate_shifts(
     ValueError
         If there are no frames, or they differ in shape.
     """
-    fine = Movie.read(frames, pixel_size)
-    count = fine.count
-    if count == 1:
-        return FrameShifts(np.zeros((1, 2)), np.zeros(1), 0.0, True)
-    coarse = fine.reduced(COARSE_PIXEL)
-    weight = coarse.plain_weight(COARSE_B_FACTOR)
-    starts = [np.zeros((count, 2)), steady_drift(coarse, weight, max_drift)]
-    tried = [climb(coarse, weight, start, roughness) for start in starts]
-    best = max(tried, key=lambda motion: motion.significance)
-    for _ in range(2):  # the ring weights need the motion, the motion the ring weights
-        weight = fine.ring_weight(best.places)
-        if not weight.any():
-            break
-        best = climb(fine, weight, best.places, best.roughness)
-    found = bool(weight.any())
-    reliable = found and best.significance >= min_significance
-    places = best.places if reliable else np.zeros((count, 2))
+    motion = estimate_motion(
+        frames, pixel_size, max_drift=max_drift, min_significance=min_significance, local=False
+    )
     return FrameShifts(
-        shifts=(places - places[0]) / pixel_size,
-        uncertainty=best.uncertainty / pixel_size if found else np.full(count, np.inf),
-        significance=best.significance if found else 0.0,
-        reliable=reliable,
+        motion.shifts, motion.uncertainty, motion.significance, motion.model != "none"
     )
 
 

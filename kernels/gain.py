@@ -52,8 +52,8 @@ class OrientationScore:
     behind : float
         By how many standard errors it explains less than the best; 0 for the best.
     share : float
-        How much of the gain's pattern is in the frames: about 1 in raw ones, 0 in corrected ones.
-        Below a half, to use the gain makes the frames less even than they are.
+        How much of the gain's pattern the frames show: about 1 if raw, 0 if corrected. Below a
+        half, to use the gain makes the frames less even than they are.
     """
 
     rotation: int
@@ -126,18 +126,18 @@ def rank_orientations(mean_frame: Array, gain: Array) -> tuple[OrientationScore,
     reference = _cosines(_sensitivity(given))
     weight = _weights(pattern)
     whole = _norm(pattern * pattern * weight)
-    power = _norm(reference * reference) ** 2
+    references = {
+        t: np.ascontiguousarray(reference.T) if t else reference for t in (0, 1) if fits[t]
+    }
     # Each term's part in the correlation, for the gain as it lies and transposed.
-    parts, common = {}, {}
-    for transposed in (0, 1):
-        if fits[transposed]:
-            turned = np.ascontiguousarray(reference.T) if transposed else reference
-            length = whole * _norm(turned * turned * weight)
-            product = pattern * turned
-            common[transposed] = _quarters(product) / (power or 1)
-            product *= weight
-            product *= np.float32(1 / length if length > 0 else 0)
-            parts[transposed] = product
+    parts, shown = {}, {}
+    for transposed, turned in references.items():
+        length = whole * _norm(turned * turned * weight)
+        product = pattern * turned
+        shown[transposed] = _fine(product) / (_fine(np.square(turned)).sum() or 1)
+        product *= weight
+        product *= np.float32(1 / length if length > 0 else 0)
+        parts[transposed] = product
     sums = {t: _quarters(part) for t, part in parts.items()}
     products = {(t, t): _quarters(np.square(part)) for t, part in parts.items()}
     if len(parts) == 2:
@@ -159,7 +159,7 @@ def rank_orientations(mean_frame: Array, gain: Array) -> tuple[OrientationScore,
         # Below a thousandth of its length, rounding alone tells one from the other.
         known = squares > 1e-6 * float(np.sum(products[best, best]))
         behind = (scores[first] - score) / sqrt(squares) if known else 0.0
-        share = float(np.sum(signs * common[t]))
+        share = float(np.sum(signs * shown[t]))
         ranking.append(OrientationScore(rotation, flip, inverted, score, behind, share))
     return tuple(sorted(ranking, key=lambda one: (-one.score, one.behind)))
 
@@ -255,6 +255,11 @@ def _quarters(image: Image) -> NDArray[np.float64]:
     """Return the sums over terms of even and odd order (y, x)."""
     parts = [[image[y::2, x::2] for x in (0, 1)] for y in (0, 1)]
     return np.array([[np.sum(part, dtype=np.float64) for part in row] for row in parts])
+
+
+def _fine(image: Image) -> NDArray[np.float64]:
+    """Return `_quarters` without the lowest terms, where beam and specimen are strong."""
+    return _quarters(image) - _quarters(image[: 2 * LOWEST, : 2 * LOWEST])
 
 
 def _weights(cosines: Image) -> Image:

@@ -7,7 +7,14 @@ import pytest
 import scipy.ndimage
 
 from kernels.detector import orient_reference
-from kernels.gain import CLEAR, ORIENTATIONS, canonical, lead, rank_orientations
+from kernels.gain import (
+    CLEAR,
+    ORIENTATIONS,
+    at_one_sampling,
+    canonical,
+    lead,
+    rank_orientations,
+)
 from kernels.simulate import gain_reference
 
 ELECTRONS = 41 * 8 * 0.7  # per pixel: 41 movies of 8 frames
@@ -183,6 +190,63 @@ def test_arrays_may_be_anywhere_and_stay_as_they_are(on):
     assert ranking == rank_orientations(mean, gain)
     assert [one.score for one in ranking] == sorted((one.score for one in ranking), reverse=True)
     assert ranking[0].behind == 0
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_the_share_tells_raw_frames_from_corrected_ones(noise):
+    rng = np.random.default_rng(19)
+    gain = gain_reference((256, 256), rng)
+    given = gain * (1 + noise * rng.standard_normal(gain.shape)).astype(np.float32)
+    own = 0.02**2 + 2 * 0.015**2 + noise**2  # columns, rows and pixels; the smooth part is left out
+    raw = rank_orientations(mean_frame(gain, rng, gradient(gain.shape)), given)[0]
+    assert (raw.rotation, raw.flip, raw.inverted) == (0, "none", False)
+    assert raw.share == pytest.approx(1 - noise**2 / own, abs=0.1)
+    corrected = mean_frame(gain, rng, gradient(gain.shape)) * given
+    ranking = rank_orientations(corrected, given)
+    assert ranking[0].share == pytest.approx(noise**2 / own, abs=0.1)
+    if noise:  # what a gain's own noise left looks like a gain that divides
+        assert ranking[0].inverted
+        assert lead(ranking) > CLEAR
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_the_finer_of_mean_and_gain_is_binned_whichever_way_it_lies(factor):
+    rng = np.random.default_rng(20)
+    gain = rng.uniform(0.5, 1.5, (6, 10)).astype(np.float32)
+    fine = np.kron(gain, np.ones((factor, factor))).astype(np.float32)
+    fine[0, 0] = np.nan
+    fine[factor : 2 * factor, :factor] = 0
+    for turned in (fine, fine.T):
+        mean, binned = at_one_sampling(gain, turned, 1000)
+        assert mean is gain
+        upright = binned if turned is fine else binned.T
+        assert upright[1, 0] == 0
+        upright[1, 0] = gain[1, 0]
+        np.testing.assert_allclose(upright, gain, rtol=1e-6)
+        mean, same = at_one_sampling(np.abs(np.nan_to_num(turned)), gain, 1000)
+        assert same is gain
+        assert mean.shape in {gain.shape, gain.shape[::-1]}
+
+
+def test_counts_of_zero_are_binned_like_any_other():
+    mean = np.zeros((8, 8), np.float32)
+    mean[::2, ::2] = 4
+    mean[1, 1] = -4  # less the dark reference
+    expected = np.ones((4, 4))
+    expected[0, 0] = 0
+    binned, _ = at_one_sampling(mean, np.ones((4, 4), np.float32), 1000)
+    np.testing.assert_array_equal(binned, expected)
+
+
+def test_large_arrays_are_binned_together_while_they_are_even():
+    mean, gain = np.ones((24, 40), np.float32), np.ones((40, 24), np.float32)
+    sizes = [at_one_sampling(mean, gain, largest)[1].shape for largest in (40, 39, 10, 1)]
+    assert sizes == [(40, 24), (20, 12), (10, 6), (5, 3)]
+    assert at_one_sampling(mean, gain, 10)[0].shape == (6, 10)
+    odd = np.ones((25, 40), np.float32)
+    assert at_one_sampling(odd, odd, 1)[0] is odd
+    unlike = at_one_sampling(mean, np.ones((72, 120), np.float32), 1000)
+    assert [one.shape for one in unlike] == [(24, 40), (72, 120)]
 
 
 def test_what_cannot_be_compared_is_refused():

@@ -81,10 +81,25 @@ def say(line: str) -> None:
 
 
 def import_reports(records: Sequence[TiltSeries]) -> None:
-    """Print where each field of the imported records comes from, and every conflict."""
+    """Print where each field of the imported records comes from, and every conflict.
+
+    Of all records but the first only what differs from the first is shown.
+    """
     for record in records:
+        first = records[0]
         rows = [line.model_dump() for line in record.import_report]
-        table(f"{record.name}: {len(record.views)} views", rows)
+        title = f"{record.name}: {len(record.views)} views"
+        if record is not first:
+            rows = [
+                line.model_dump()
+                for line in record.import_report
+                if line not in first.import_report
+            ]
+            title += f", all as {first.name}" if not rows else f", otherwise as {first.name}"
+        if rows:
+            table(title, rows)
+        else:
+            say(title)
 
 
 def _text(value: Any) -> str:

@@ -116,8 +116,11 @@ def _told(model: type[BaseModel], error: ValidationError) -> str:
         if fault["type"] == "extra_forbidden":
             known = _fields_at(model, fault["loc"][:-1])
             parts.append(f"{where}: no such parameter; there are: {', '.join(known)}")
-        elif fault["type"] == "missing":
+        elif fault["type"] == "missing" and len(fault["loc"]) == 1:
             parts.append(f"{where}: is needed")
+        elif fault["type"] == "value_error":  # our own words
+            text = fault["msg"].removeprefix("Value error, ")
+            parts.append(f"{where}: {text}" if where else text)
         else:
             given = "" if isinstance(fault["input"], dict) else f", not {fault['input']!r}"
             parts.append(f"{where or model.__name__}: {fault['msg'].lower()}{given}")

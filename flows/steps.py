@@ -21,6 +21,7 @@ from tasks.parameters import (
     MotionParameters,
     Parameters,
     ReconstructParameters,
+    SumParameters,
 )
 from tasks.plan import chosen_series
 
@@ -53,6 +54,19 @@ def motion(
 ) -> None:
     """Correct the movies for gain and motion, and sum their frames."""
     run_step("motion", project, parameters, series, branch, execution)
+
+
+@step_flow(name="average")
+def average(
+    project: Project,
+    parameters: SumParameters = SumParameters(),
+    series: SeriesNames = None,
+    branch: Branch = "main",
+    execution: Execution = Execution(),
+) -> None:
+    """Sum the frames of the movies as they are, in place of motion correction."""
+    summed = MotionParameters(**parameters.model_dump(), align=False)
+    run_step("motion", project, summed, series, branch, execution)
 
 
 @step_flow(name="exclude")

@@ -222,3 +222,27 @@ def polar_spectra(spectra: Array, sectors: int = 18) -> PolarSpectra:
         k2_sin=mean(2 * kx * ky),
         box=box,
     )
+
+
+def radial_profile(image: Array, box: int = 256) -> NDArray[np.float64]:
+    """Return the power of an image over the frequency, averaged over tiles and directions.
+
+    Parameters
+    ----------
+    image : (ny, nx) float32
+    box : int
+        Side of the tiles in pixels, even, no larger than the image.
+
+    Returns
+    -------
+    (box // 2,) float64
+        Bin i holds (i + 1/2) / box cycles per pixel; the lines of the detector are left out.
+    """
+    spectra, _ = tile_spectra(image, box)
+    power = to_host(namespace(spectra).mean(spectra, axis=0)).astype(np.float64)
+    ky, kx = np.fft.fftfreq(box, 1 / box)[:, None], np.arange(box // 2 + 1)[None, :]
+    used = (np.abs(ky) > CROSS) & (kx > CROSS)
+    bins = np.minimum(np.hypot(ky, kx).astype(np.intp), box // 2)[used]
+    sums = np.bincount(bins, weights=power[used], minlength=box // 2 + 1)
+    counts = np.bincount(bins, minlength=box // 2 + 1)
+    return np.asarray((sums / np.maximum(counts, 1))[: box // 2])

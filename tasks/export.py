@@ -20,9 +20,9 @@ from tasks.export_imod import (
     Say,
     write_angles,
     write_defoci,
-    write_motion,
     write_reconstruction,
 )
+from tasks.export_motion import write_motion
 from tasks.formats.mrc import write_stack, write_volume
 from tasks.record import TiltSeries
 from tasks.store import Result, Series, parse_project
@@ -84,9 +84,9 @@ def export_series(
         What to export. Images, geometry and exclusions are those that the branch's tomogram was
         made from, even where the branch has moved on since.
     to : {'imod', 'mrc'}
-        imod: ``out/TS_01/`` with stack, transforms, angles, defoci, tomogram, frame shifts and
+        imod: ``out/TS_01/`` with stack, transforms, angles, defoci, tomogram, motion and
         the command files with which IMOD makes the same tomogram. mrc: ``out/TS_01.st``, its odd
-        and even halves, and ``out/TS_01_rec.mrc``.
+        and even halves, the dose-weighted sums if there are, motion, and ``out/TS_01_rec.mrc``.
     out : Path
         Folder, made where it does not exist.
     say : callable, optional
@@ -113,6 +113,9 @@ def export_series(
         with _placed(out, out, series) as folder:
             _write_images(folder, source, say)
             _write_halves(folder, source)
+            if source.motion is not None:
+                stars, table = folder / f"{series}_motion", folder / f"{series}_motion.csv"
+                write_motion(stars, table, source.record, source.motion, say)
             _write_tomogram(folder, source, say)
             files = _names(folder)
         return [out / name for name in files]
@@ -120,7 +123,9 @@ def export_series(
         _write_images(folder, source, say)
         write_angles(folder, source.record, source.alignment)
         if source.motion is not None:
-            write_motion(folder / "motion", source.record, source.motion, say)
+            write_motion(
+                folder / "motion", folder / "motion.csv", source.record, source.motion, say
+            )
         write_defoci(folder, source.record, say)
         if source.alignment is not None and source.motion is not None:
             images = source.motion.images().shape
@@ -205,8 +210,11 @@ def _write_images(folder: Path, source: Source, say: Say) -> None:
 
 
 def _write_halves(folder: Path, source: Source) -> None:
-    if source.motion is not None:
-        for half in ("odd", "even"):
+    """Write the sums of odd and of even frames, which a stack imported without movies lacks."""
+    if source.motion is None:
+        return
+    for half in ("odd", "even", "weighted"):
+        if half in source.motion.group():
             path = folder / f"{source.series.name}_{half}.st"
             write_stack(path, _each(source.motion.array(half)), source.pixel_size)
 

@@ -14,7 +14,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 def _pair(value: Any) -> Any:
     """Return the two numbers of ``5,4`` or ``5x4``, as the command line has them."""
-    return re.split("[,x×]", value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    numbers = re.split("[,x×]", value)
+    if len(numbers) != 2:
+        raise ValueError(f"{value!r} are not two numbers, such as 5,4")
+    return numbers
 
 
 Pair = Annotated[

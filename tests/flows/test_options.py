@@ -38,7 +38,7 @@ def test_later_layers_beat_earlier_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("assignment", "told"),
     [
-        ("motion.bining=2", r"motion\.bining: no such parameter; there are: binning, align,"),
+        ("motion.bining=2", r"motion\.bining: no such parameter; there are: binning, first_frame,"),
         ("montion.binning=2", r"montion: no such parameter; there are: motion, exclude"),
         ("motion.binning=two", r"motion\.binning: .*number.*not 'two'"),
         ("motion.binning=0", r"motion\.binning: .*greater than or equal to 1, not 0"),

@@ -16,6 +16,7 @@ from kernels.spectra import (
     hann_autocorrelation,
     mean_spectrum,
     polar_spectra,
+    radial_profile,
     tile_box,
     tile_spectra,
     without_extremes,
@@ -119,3 +120,15 @@ def test_extremes_are_clipped_and_the_rest_is_kept(on):
     assert clipped.min() == pytest.approx(2, abs=0.5)
     kept = np.abs(image - 10) < 7
     np.testing.assert_array_equal(clipped[kept], image[kept])
+
+
+def test_the_profile_of_noise_is_flat_and_a_wave_stands_where_it_is(
+    on: Callable[[Any], Any],
+) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 2, (512, 640)).astype(np.float32)
+    y, x = np.mgrid[:512, :640]
+    wave = 4 * np.cos(2 * np.pi * (0.15 * x + 0.2 * y)).astype(np.float32)
+    flat = radial_profile(on(noise), 128)
+    assert flat[3:] == pytest.approx(4, rel=0.2)
+    assert int(np.argmax(radial_profile(on(noise + wave), 128))) == int(0.25 * 128)

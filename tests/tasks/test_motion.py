@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from eer_files import NX, NY, encoded, write_eer
 
+from tasks.discover import find_sources, mdoc_source
 from tasks.errors import UnusableData
 from tasks.formats.errors import FormatError
 from tasks.formats.mrc import open_frames, read_image, write_stack
-from tasks.ingest import import_series
+from tasks.ingest import read_series, store_series
 from tasks.motion import motion
 from tasks.parameters import Execution, ImportParameters, MotionParameters
 from tasks.store import Result, parse_project
@@ -33,7 +35,8 @@ def own_data(tiny_data: Path, tmp_path: Path) -> Path:
 
 def import_own(data: Path, **given: Any) -> str:
     project = str(data.parent / "own.zarr")
-    import_series.fn(project, str(data / "TS_01.mrc.mdoc"), ImportParameters(mdoc="x", **given))
+    source = mdoc_source(data / "TS_01.mrc.mdoc")
+    store_series.fn(project, read_series.fn(source, ImportParameters(mdoc="x", **given)))
     return project
 
 
@@ -191,3 +194,103 @@ def test_movies_are_read_where_they_are_and_never_written(
     before = {p: p.stat().st_mtime_ns for p in own_data.rglob("*") if p.is_file()}
     corrected(import_own(own_data), align=False)
     assert {p: p.stat().st_mtime_ns for p in own_data.rglob("*") if p.is_file()} == before
+
+
+def test_a_hot_pixel_and_an_x_ray_are_found_and_replaced(own_data: Path) -> None:
+    record = parse_project(import_own(own_data)).series("TS_01").imported()
+    movie = Path(record.views[3].movie.path)
+    spoiled = np.stack([open_frames(movie).frame(i) for i in range(FRAMES)])
+    spoiled[:, 40, 10] += 40
+    spoiled[1, 70, 90] += 200
+    write_stack(movie, spoiled, 5.4)
+    gain = str(own_data / "gain.mrc")
+    found = corrected(import_own(own_data, gain=gain), align=False)
+    left = corrected(import_own(own_data, gain=gain), align=False, find_bad_pixels=False)
+    image, as_it_is = found.array("images")[3], left.array("images")[3]
+    for place in ((40, 10), (70, 90)):
+        assert as_it_is[place] > 150
+        assert image[place] < image.mean() + 6 * image.std()
+    changed = np.abs(image - as_it_is) > 1e-3
+    assert changed.sum() < 10
+    table = found.attributes()["table"]
+    assert table[3]["bad pixels"] == 2  # an X-ray stands out in the sum, too
+    assert table[3]["model"] == "sum"
+
+
+def test_cropped_frames_keep_their_centre(tiny_project: str) -> None:
+    whole = corrected(tiny_project, align=False, find_bad_pixels=False).array("images")[:]
+    part = corrected(tiny_project, align=False, find_bad_pixels=False, crop=(64, 100))
+    assert part.array("images").shape == (VIEWS, 64, 100)
+    np.testing.assert_allclose(part.array("images")[:], whole[:, 32:96, 14:114], atol=2e-4)
+
+
+def test_the_dose_weighted_sum_is_written_when_asked_for(tiny_project: str) -> None:
+    result = corrected(tiny_project, align=False, dose_weighted=True)
+    weighted, images = result.array("weighted")[:], result.array("images")[:]
+    assert weighted.shape == images.shape
+    np.testing.assert_allclose(weighted.mean(axis=(1, 2)), images.mean(axis=(1, 2)), rtol=1e-3)
+    # Fine detail is damped in later frames, noise is restored: neither equal nor far apart.
+    spread = (weighted - images).std(axis=(1, 2)) / images.std(axis=(1, 2))
+    assert (spread[1:] > 1e-4).all()
+    assert (spread[1:] < 0.5).all()
+
+
+def test_a_reference_frame_that_is_not_used_is_refused(tiny_project: str) -> None:
+    with pytest.raises(UnusableData, match="2 frames are used, none is the 3th"):
+        corrected(tiny_project, first_frame=3, reference_frame=3)
+
+
+def test_the_reference_frame_has_no_shift(tiny_project: str) -> None:
+    shifts = corrected(tiny_project, reference_frame=3).array("shifts")[:]
+    assert np.abs(shifts[:, 2]).max() == 0
+    assert np.abs(shifts[1:, 0]).max() > 0.05
+
+
+def test_a_stack_without_movies_has_its_sections_as_images(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).poisson(30, (5, 64, 80)).astype(np.int16)
+    write_stack(tmp_path / "TS_01.st", images, 5.4)
+    user = ImportParameters(
+        stack=str(tmp_path / "TS_01.st"),
+        angles="6,-6,-3",
+        voltage=300,
+        dose=3,
+        tilt_axis=85,
+    )
+    (source,) = find_sources(user).sources
+    project = str(tmp_path / "p.zarr")
+    store_series.fn(project, read_series.fn(source, user))
+    result = corrected(project)
+    np.testing.assert_allclose(result.array("images")[:], images[::-1], rtol=1e-5, atol=1e-4)
+    assert "odd" not in result.group()
+    assert "summed as they are" in result.attributes()["message"]
+
+
+@pytest.mark.parametrize("sampling", [1, 2])
+def test_eer_movies_are_summed_at_the_sampling_asked_for(tmp_path: Path, sampling: int) -> None:
+    rng = np.random.default_rng(0)
+    total = np.zeros((NY * sampling, NX * sampling))
+    for i, tilt in enumerate((0.0, 3.0, -3.0)):
+        frames = []
+        for _ in range(8):
+            places = sorted({(int(r), int(c)) for r, c in rng.integers(0, (NY, NX), (300, 2))})
+            frames.append(encoded([(r, c, 0, 3) for r, c in places]))
+            if i == 0:
+                for r, c in places:
+                    total[r * sampling, c * sampling + (3 * sampling // 4)] += 1
+        write_eer(tmp_path / f"P_{i:03d}_{tilt}.eer", frames)
+    user = ImportParameters(
+        pattern=str(tmp_path / "{TS}_{TO}_{TA}.eer"),
+        voltage=300,
+        dose=2,
+        tilt_axis=85,
+        eer_sampling=sampling,
+    )
+    (source,) = find_sources(user).sources
+    project = str(tmp_path / "p.zarr")
+    record = store_series.fn(project, read_series.fn(source, user))
+    assert {(view.frames, view.grouping) for view in record.views} == {(4, 2)}
+    outcome = motion.fn(
+        project, "P", MotionParameters(align=False, find_bad_pixels=False), "main", THREADS
+    )
+    images = parse_project(project).series("P").result("motion", outcome.key).array("images")
+    np.testing.assert_allclose(images[1], total[::-1], atol=1e-4)

@@ -111,7 +111,7 @@ def replace_pixels(image: Array, mask: NDArray[np.bool_], rng: np.random.Generat
     if mask.all():
         raise ValueError(f"all {mask.size} pixels are bad, at least one must be good")
     out = xp.asarray(image, copy=True)
-    bad = _indices(mask)
+    bad = true_pixels(mask)
     if not len(bad):
         return out
     picks = asarray_like(_good_neighbours(mask, bad, rng), image)
@@ -123,7 +123,7 @@ def replace_pixels(image: Array, mask: NDArray[np.bool_], rng: np.random.Generat
     return out
 
 
-def _indices(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+def true_pixels(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return the flat indices of a mask that is False nearly everywhere, in order."""
     flat = np.ascontiguousarray(mask).reshape(-1)
     whole = flat.size // 8 * 8

@@ -78,9 +78,8 @@ class TiffMovie:
         """Return frame `i`, from 0, as a new array (ny, nx), row 0 at the bottom."""
         if not 0 <= i < self.n_frames:
             raise IndexError(f"frame {i} of {self.path}, which has {self.n_frames}")
-        if self.offsets[i] == 0:
-            return self._decoded(i)[::-1]  # in memory as in the file: to turn them costs a tenth
-        return np.array(self._mapped(self.offsets[i])[::-1], dtype=self.dtype)
+        rows = self._decoded(i) if self.offsets[i] == 0 else self._mapped(self.offsets[i])
+        return np.array(rows[::-1], dtype=self.dtype)
 
     def _mapped(self, offset: int) -> NDArray[Any]:
         stored = self.dtype.newbyteorder(self.byte_order)

@@ -24,8 +24,10 @@ from kernels.motion_likelihood import (
 from kernels.motion_spectra import Samples
 
 # Of the prior's precision, that on first differences relative to that on second ones.
-STIFFNESS = 0.02
+STIFFNESS = 0.1
 WIDTHS = (0.01, 30.0)  # Å, of second differences
+BURST = 2.0  # more of second differences in the first frames, where the beam sets things moving
+BURST_SHARE = 0.2  # of the movie, in which that fades
 KNOWN_COUNT = 5.0  # second differences that widths learnt elsewhere count for
 LONGEST_STEP = 10.0  # Å
 TOLERANCE = 0.02  # Å
@@ -140,6 +142,8 @@ def fit(
 def _modes(n: int) -> tuple[Floats, Floats]:
     """Return the courses (n, n − 1) in which the prior is diagonal, and its precisions."""
     first, second = (np.diff(np.eye(n), order, axis=0) for order in (1, 2))
+    burst = 1 + BURST * np.exp(-np.arange(n - 1) / (BURST_SHARE * n))
+    first, second = first / burst[:, None], second / burst[: n - 2, None]
     precision, modes = np.linalg.eigh(second.T @ second + STIFFNESS * first.T @ first)
     return modes[:, 1:], precision[1:]
 

@@ -42,11 +42,9 @@ def field_functions(y: ArrayLike, x: ArrayLike, count: int) -> Floats:
     """
     powers = _powers(count + 1)[1:]
     highest = max(max(pair) for pair in powers)
-    along = [
-        legendre.legvander(2 * np.asarray(v, dtype=np.float64), highest)
-        * np.sqrt(2 * np.arange(highest + 1) + 1)
-        for v in (y, x)
-    ]
+    size = np.sqrt(2 * np.arange(highest + 1) + 1)
+    places = (np.asarray(place, dtype=np.float64) for place in (y, x))
+    along = [size * legendre.legvander(2 * v, highest).reshape(*v.shape, -1) for v in places]
     return np.stack([along[0][..., a] * along[1][..., b] for a, b in powers], axis=-1)
 
 

@@ -356,47 +356,6 @@ def gain(
 
 
 @app.command()
-@options_of(WatchParameters)
-def watch(
-    directory: Annotated[str, typer.Argument(help="folder that the microscope writes")],
-    parameters: WatchParameters,
-    project: Annotated[
-        str | None, typer.Option(help="project; default: tiltflow.zarr in the folder")
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file: see `tiltflow config`")] = None,
-    preset: Annotated[str | None, typer.Option(help=" or ".join(PRESETS))] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="step.parameter=value, e.g. motion.binning=2")
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option(help="last step wanted: import, " + ", ".join(STEPS))
-    ] = None,
-    branch: BranchOption = "main",
-    once: Annotated[bool, typer.Option("--once", help="take what is whole now, and end")] = False,
-    retry: Annotated[
-        bool, typer.Option("--retry", help="try again what has failed, though it is the same")
-    ] = False,
-    cluster: ClusterOption = "auto",
-    workers: WorkersOption = None,
-    gpus: GpusOption = None,
-    memory: MemoryOption = None,
-) -> None:
-    """Import and process tilt series as a microscope writes them."""
-    from flows.watch import project_of
-    from flows.watch import watch as run_watch
-    from tasks.store import parse_project
-
-    into = project_of(directory, project)
-    known = not (preset or config) and parse_project(into).exists()
-    before = _request_before(into, branch) if known else None
-    pipeline = pipeline_from(preset, config, set_, before)
-    execution = _execution(cluster, workers, gpus, memory)
-    _run_flow(
-        run_watch, directory, into, parameters, pipeline, branch, until, once, retry, execution
-    )
-
-
-@app.command()
 def demo(
     directory: Annotated[Path, typer.Argument(help="a new folder")] = Path("tiltflow-demo"),
     seed: Annotated[int, typer.Option(help="changes everything that is random")] = 1,

@@ -1,4 +1,4 @@
-"""The text files of an IMOD export: transforms, angles, defoci, commands, frame shifts."""
+"""The text files of an IMOD export: transforms, angles, defoci, commands."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ from collections.abc import Callable
 from math import ceil
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kernels.align_coarse import aligned_shape
 from tasks.formats.ctffind import CtffindRow, write_ctffind
 from tasks.formats.imod import write_tilts, write_xf
 from tasks.formats.imod_commands import write_newst, write_tilt
 from tasks.formats.imod_defocus import DefocusRow, write_defocus
 from tasks.formats.imod_geometry import aligned_origin, tilt_volume, xf_from_view
-from tasks.formats.relion_motion import write_motion_star
 from tasks.parameters import ReconstructParameters
 from tasks.reconstruct import chosen_binning
-from tasks.record import TiltSeries, View
+from tasks.record import TiltSeries
 from tasks.store import Result
 
 Say = Callable[[str], None]
@@ -164,51 +160,3 @@ def write_defoci(folder: Path, record: TiltSeries, say: Say) -> None:
         ],
         comments=[f"tiltflow: micrographs are the views of {name}.st"],
     )
-
-
-def write_motion(folder: Path, record: TiltSeries, motion: Result, say: Say) -> None:
-    """Write ``<movie>.star`` for each movie, in RELION's layout.
-
-    Its table needs all frames: one that was left out has the shift of the nearest that was not.
-    """
-    folder.mkdir()
-    binning = float(motion.attributes()["parameters"]["binning"])
-    gain = record.acquisition.gain
-    shifts = np.asarray(motion.array("shifts")[:])
-    filled = 0
-    for view, measured in zip(record.views, shifts, strict=True):
-        displacement = _filled(measured[: view.frames])
-        if displacement is None:
-            say(f"{record.name}: no frame shifts of {view.movie.name}")
-            continue
-        filled += bool(np.isnan(measured[: view.frames]).any())
-        write_motion_star(
-            folder / f"{_stem(view)}.star",
-            view.movie.name,
-            (view.frames, *record.shape),
-            record.acquisition.pixel_size,
-            binning,
-            displacement[:, ::-1],  # x, y
-            dose_per_frame=view.dose / view.frames,
-            prior_dose=view.prior_dose,
-            voltage=record.acquisition.voltage,
-            gain_name=None if gain is None else gain.name,
-        )
-    if filled:
-        say(
-            f"{record.name}: frames were left out of the sums of {filled} movies: motion/*.star "
-            "have the shift of the nearest frame there"
-        )
-
-
-def _filled(shifts: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Return shifts (frame, 2) without gaps, or None when there are none."""
-    known = np.flatnonzero(np.isfinite(shifts).all(axis=1))
-    if not len(known):
-        return None
-    nearest = np.abs(np.arange(len(shifts))[:, None] - known).argmin(axis=1)
-    return np.asarray(shifts[known[nearest]])
-
-
-def _stem(view: View) -> str:
-    return Path(view.movie.name).stem

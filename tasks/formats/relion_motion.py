@@ -1,12 +1,15 @@
 """The STAR file that RELION's motion correction leaves beside each micrograph.
 
 RELION stores the shift that undoes the motion: minus the object's displacement, in pixels of
-the raw movie, 0 in the first frame. Its local model, on top of that, is with z the 0-based frame,
-x and y the position over the image's size minus ½,
+the raw movie, 0 in the first frame used and −9999 in those left out. Its local model, on top of
+that, is with z the frame from 0 at the first one used, x and y the position over the image's size
+minus ½,
 
     Σ over (1, x, x², y, y², xy) of (c₀ z + c₁ z² + c₂ z³)
 
-18 coefficients for x, then 18 for y. RELION reads TIFF movies with y flipped against MRC.
+18 coefficients for x, then 18 for y. They too are read as pixels of the raw movie; when RELION
+3.1 bins the frames first (``--bin_factor``, its default way), it writes them in binned pixels.
+RELION reads TIFF movies with y flipped against MRC.
 """
 
 from __future__ import annotations
@@ -17,10 +20,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tasks.formats.errors import FormatError
-from tasks.formats.files import StrPath, number, refuse_nan
+from tasks.formats.files import StrPath, number, refuse_nan, whole
 from tasks.formats.star import StarBlock, printed, read_star, write_star
 
 COEFFICIENTS = 36
+NOT_OBSERVED = -9999.0
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,11 @@ class Motion:
     binning : float
         Raw pixels per pixel of the sum.
     displacement : (n_frames, 2)
-        x, y of the object relative to the first frame [raw pixels].
+        x, y of the object relative to the first frame used [raw pixels]; NaN where left out.
     local : (36,) or None
         Coefficients of the object's local displacement [raw pixels].
+    first_frame : int
+        The first frame used, from 1.
     """
 
     movie_name: str
@@ -48,6 +54,7 @@ class Motion:
     binning: float
     displacement: NDArray[np.float64]
     local: NDArray[np.float64] | None = None
+    first_frame: int = 1
 
 
 def write_motion_star(
@@ -62,6 +69,7 @@ def write_motion_star(
     prior_dose: float = 0.0,
     voltage: float = 300.0,
     gain_name: str | None = None,
+    eer: tuple[int, int] | None = None,
 ) -> None:
     """Write the motion of one movie as relion_run_motioncorr lays it out.
 
@@ -76,8 +84,8 @@ def write_motion_star(
     binning
         Raw pixels per pixel of the sum.
     displacement
-        (n_frames, 2), x and y of the object in each frame [raw pixels]; RELION's sign and zero
-        are made here.
+        (n_frames, 2), x and y of the object in each frame [raw pixels], NaN in frames left out;
+        RELION's sign and zero are made here.
     local
         36 coefficients of the object's displacement [raw pixels], None without local motion.
     dose_per_frame, prior_dose
@@ -86,16 +94,20 @@ def write_motion_star(
         [kV]
     gain_name
         Name of the gain reference.
+    eer
+        Of EER movies: sampling per detector pixel along each side, raw frames in each frame.
 
     Raises
     ------
     FormatError
-        If a value is NaN or a shape is wrong.
+        If a value is NaN, all frames are left out, or a shape is wrong.
     """
     moved = np.asarray(displacement, dtype=np.float64)
     if moved.shape != (size[0], 2):
         raise FormatError(path, f"displacement of shape {moved.shape}", f"give ({size[0]}, 2)")
-    refuse_nan(path, "displacement", moved.ravel())
+    used = np.asarray(~np.isnan(moved).all(axis=1))
+    refuse_nan(path, "displacement", (moved[used] if used.any() else moved).ravel())
+    first = int(used.argmax())
     refuse_nan(path, "value", (pixel_size, binning, dose_per_frame, prior_dose, voltage))
     general = {
         "rlnImageSizeX": f"{size[2]}",
@@ -108,10 +120,11 @@ def write_motion_star(
         "rlnMicrographDoseRate": f"{dose_per_frame:.6f}",
         "rlnMicrographPreExposure": f"{prior_dose:.6f}",
         "rlnVoltage": f"{voltage:.6f}",
-        "rlnMicrographStartFrame": "1",
+        "rlnMicrographStartFrame": f"{first + 1}",
+        **({"rlnEERUpsampling": f"{eer[0]}", "rlnEERGrouping": f"{eer[1]}"} if eer else {}),
         "rlnMotionModelVersion": "0" if local is None else "1",
     }
-    shifts = moved[0] - moved
+    shifts = np.where(used[:, None], moved[first] - moved, NOT_OBSERVED)
     blocks = [
         StarBlock("general", general),
         StarBlock(
@@ -152,6 +165,8 @@ def read_motion_star(path: StrPath) -> Motion:
         if local.shape != (COEFFICIENTS,):
             raise FormatError(path, f"{local.size} local coefficients", "give 36")
     xy = np.stack([shift.floats(f"rlnMicrographShift{axis}") for axis in "XY"], axis=1)
+    xy[(xy == NOT_OBSERVED).any(axis=1)] = np.nan
+    start = general.pairs.get("rlnMicrographStartFrame", "1")
     return Motion(
         general.value("rlnMicrographMovieName"),
         (int(value("rlnImageSizeZ")), int(value("rlnImageSizeY")), int(value("rlnImageSizeX"))),
@@ -159,4 +174,5 @@ def read_motion_star(path: StrPath) -> Motion:
         value("rlnMicrographBinning"),
         -xy + 0.0,
         local,
+        whole(path, start, "_rlnMicrographStartFrame"),
     )

@@ -13,7 +13,6 @@ from tasks.formats.ctffind import read_ctffind
 from tasks.formats.imod import read_command, read_excluded, read_tilts, read_xf
 from tasks.formats.imod_defocus import read_defocus
 from tasks.formats.mrc import open_frames, read_header, read_volume
-from tasks.formats.relion_motion import read_motion_star
 from tasks.parameters import MotionParameters, Pipeline, ReconstructParameters
 
 EVERYTHING = {
@@ -26,6 +25,7 @@ EVERYTHING = {
     "TS_01_rec.mrc",
     "newst.com",
     "tilt.com",
+    "motion.csv",
     *(f"motion/TS_01_{i}.star" for i in range(1, 8)),
 }
 
@@ -147,29 +147,13 @@ def test_an_imod_export_holds_what_the_branch_has(fake_run, tmp_path: Path) -> N
         assert (line.view, line.defocus_u, line.fit_resolution) == (i + 1, 30000 + 100 * i, 6 + i)
 
 
-def test_frame_shifts_are_those_of_the_object_and_gaps_are_filled(fake_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    run = fake_run()
-    motion = run.motion()
-    shifts = np.asarray(motion.array("shifts")[:])
-    motion.array("shifts")[1, 0] = np.nan  # the first frame was left out: zero is the second
-    said: list[str] = []
-    export_series(run.series.project.url, "TS_01", "main", "imod", tmp_path, said.append)
-    first = read_motion_star(tmp_path / "TS_01" / "motion" / "TS_01_6.star")  # view 1, order 6
-    assert (first.movie_name, first.size, first.binning) == ("TS_01_6.mrc", (4, 80, 96), 1)
-    np.testing.assert_allclose(first.displacement, shifts[0, :, ::-1], atol=1e-5)
-    second = read_motion_star(tmp_path / "TS_01" / "motion" / "TS_01_4.star")
-    moved = shifts[1, [1, 1, 2, 3], ::-1] - shifts[1, 1, ::-1]
-    np.testing.assert_allclose(second.displacement, moved, atol=1e-5)
-    assert any("left out of the sums of 1 movies" in line for line in said)
-
-
 def test_what_is_missing_is_left_out_and_said(fake_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     run = fake_run()
     run.motion()
     said: list[str] = []
     files = export_series(run.series.project.url, "TS_01", "main", "imod", tmp_path, said.append)
     names = {path.name for path in files if path.parent.name == "TS_01"}
-    assert names == {"TS_01.st", "TS_01.rawtlt"}
+    assert names == {"TS_01.st", "TS_01.rawtlt", "motion.csv"}
     for what in ("TS_01.defocus", "newst.com", "TS_01_rec.mrc"):
         assert sum(what in line for line in said) == 1
 
@@ -255,6 +239,8 @@ def test_an_mrc_export_has_the_stack_its_halves_and_the_tomogram(fake_run, tmp_p
         "TS_01_odd.st",
         "TS_01_even.st",
         "TS_01_rec.mrc",
+        "TS_01_motion.csv",
+        *(f"TS_01_motion/TS_01_{i}.star" for i in range(1, 8)),
     }
     for half in ("odd", "even"):
         np.testing.assert_array_equal(

@@ -65,74 +65,6 @@ class Picture:
     bar_text: str
 
 
-def motion_plot(record: TiltSeries) -> Plot | None:
-    """Plot how far the specimen moved during each movie."""
-    known = [(view, view.motion) for view in record.views if view.motion is not None]
-    if not known:
-        return None
-    figure, axes = _axes("motion [Å]")
-    views = [view for view, _ in known]
-    for name, marker, colour, values in (
-        ("total", "o", BLUE, [motion.total for _, motion in known]),
-        ("first half", "^", ORANGE, [motion.early for _, motion in known]),
-        ("second half", "v", GREEN, [motion.late for _, motion in known]),
-    ):
-        _line(
-            axes,
-            views,
-            values,
-            name,
-            marker,
-            colour,
-            lambda v: v.motion is not None and v.motion.reliable,
-        )
-    axes.set_ylim(bottom=0)
-    _legend(axes)
-    totals = {view.tilt_angle: motion.total for view, motion in known if view.excluded is None}
-    return Plot(_svg(figure), "Motion during each movie", _told("Motion", totals, "Å"))
-
-
-def trajectory_plot(record: TiltSeries, shifts: NDArray[np.float64]) -> Plot | None:
-    """Plot the path of the specimen during each movie, all panels on one scale.
-
-    Parameters
-    ----------
-    record : TiltSeries
-    shifts : (view, frame, 2)
-        y, x in pixels of the raw movie; NaN for frames left out.
-    """
-    paths = [s[np.isfinite(s).all(axis=1)] * record.acquisition.pixel_size for s in shifts]
-    extents = [np.ptp(path, axis=0).max() for path in paths if len(path) > 1]
-    if not extents:
-        return None
-    # One wild view must not shrink all others to dots; it leaves its panel.
-    half = max(0.5, 0.6 * float(np.percentile(extents, 90)))
-    columns = min(8, len(paths))
-    rows = ceil(len(paths) / columns)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11.2, 1.5 * rows + 0.1), layout="constrained")
-        panels = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes, view, path in zip(panels, record.views, paths, strict=False):
-            included = view.excluded is None
-            axes.set_title(angle(view.tilt_angle) + ("" if included else " ✕"), fontsize=9)
-            axes.set(xticks=[], yticks=[], aspect="equal", xlim=(-half, half), ylim=(-half, half))
-            for spine in axes.spines.values():
-                spine.set(visible=True, color="#d5d8dc")
-            if len(path):
-                y, x = (path - (path.max(axis=0) + path.min(axis=0)) / 2).T
-                colour = BLUE if included else GREY
-                axes.plot(x, y, color=colour, linewidth=1.2)
-                axes.plot(x[:1], y[:1], "o", color=ORANGE, markersize=4)
-        for axes in panels[len(paths) :]:
-            axes.set_visible(False)
-    return Plot(
-        _svg(figure),
-        f"Path of the specimen in each movie; panels are {2 * half:.1f} Å wide, ● is the start",
-        f"Small panels with the path of the specimen during each of {len(paths)} movies.",
-        wide=True,
-    )
-
-
 def ctf_plot(record: TiltSeries) -> Plot | None:
     """Plot defocus along and across the astigmatism, and the resolution of the fit."""
     known = [(view, view.ctf) for view in record.views if view.ctf is not None]
@@ -151,11 +83,11 @@ def ctf_plot(record: TiltSeries) -> Plot | None:
             ("V", "s", ORANGE, [ctf.defocus_v for _, ctf in known]),
         ):
             micrometres = [value / ANGSTROM_PER_MICROMETRE for value in values]
-            _line(top, views, micrometres, f"defocus {name}", marker, colour, reliable)
+            draw(top, views, micrometres, f"defocus {name}", marker, colour, reliable)
         top.set_ylabel("underfocus [µm]")
-        _legend(top)
+        legend_above(top)
         limits = [ctf.fit_resolution for _, ctf in known]
-        _line(bottom, views, limits, "", "D", GREEN, reliable)
+        draw(bottom, views, limits, "", "D", GREEN, reliable)
         bottom.set(xlabel="tilt angle [°]", ylabel="fit reaches [Å]")
         bottom.invert_yaxis()
     defoci = {
@@ -163,9 +95,7 @@ def ctf_plot(record: TiltSeries) -> Plot | None:
         for view, ctf in known
         if view.excluded is None
     }
-    return Plot(
-        _svg(figure), "Defocus, and how far the fit reaches", _told("Defocus", defoci, "µm")
-    )
+    return Plot(svg(figure), "Defocus, and how far the fit reaches", told("Defocus", defoci, "µm"))
 
 
 def shift_plot(record: TiltSeries) -> Plot | None:
@@ -173,25 +103,25 @@ def shift_plot(record: TiltSeries) -> Plot | None:
     known = [(view, view.geometry) for view in record.views if view.geometry is not None]
     if not known:
         return None
-    figure, axes = _axes("shift [nm]")
+    figure, axes = against_tilt("shift [nm]")
     views = [view for view, _ in known]
-    _line(axes, views, [geometry.shift_x / 10 for _, geometry in known], "x", "o", BLUE)
-    _line(axes, views, [geometry.shift_y / 10 for _, geometry in known], "y", "s", ORANGE)
-    _legend(axes)
+    draw(axes, views, [geometry.shift_x / 10 for _, geometry in known], "x", "o", BLUE)
+    draw(axes, views, [geometry.shift_y / 10 for _, geometry in known], "y", "s", ORANGE)
+    legend_above(axes)
     lengths = {
         view.tilt_angle: float(np.hypot(geometry.shift_x, geometry.shift_y)) / 10
         for view, geometry in known
     }
-    return Plot(_svg(figure), "Shifts found by the alignment", _told("Shift", lengths, "nm"))
+    return Plot(svg(figure), "Shifts found by the alignment", told("Shift", lengths, "nm"))
 
 
 def intensity_plot(record: TiltSeries, means: Sequence[float]) -> Plot:
     """Plot the mean of each motion-corrected image; excluded views are grey crosses."""
-    figure, axes = _axes("mean intensity")
-    _line(axes, record.views, means, "", "o", BLUE)
+    figure, axes = against_tilt("mean intensity")
+    draw(axes, record.views, means, "", "o", BLUE)
     axes.set_ylim(bottom=min(0.0, *means))
     values = {view.tilt_angle: mean for view, mean in zip(record.views, means, strict=True)}
-    return Plot(_svg(figure), "Mean intensity of the views", _told("Mean intensity", values, ""))
+    return Plot(svg(figure), "Mean intensity of the views", told("Mean intensity", values, ""))
 
 
 def picture(image: Image, pixel_size: float, title: str, alt: str) -> Picture:
@@ -243,7 +173,8 @@ def scale_bar(width: float) -> float:
     return max(step * power for step in SCALE_BARS if step * power <= width / 3)
 
 
-def _axes(label: str) -> tuple[Figure, Axes]:
+def against_tilt(label: str) -> tuple[Figure, Axes]:
+    """Return an empty plot of something against tilt angle."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
@@ -251,7 +182,7 @@ def _axes(label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _line(
+def draw(
     axes: Axes,
     views: Sequence[View],
     values: Sequence[float],
@@ -273,12 +204,13 @@ def _line(
         axes.plot(*zip(*out, strict=True), "x", color=GREY)
 
 
-def _legend(axes: Axes) -> None:
-    # Above the axes, where it hides no point.
+def legend_above(axes: Axes) -> None:
+    """Put the legend above the axes, where it hides no point."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0.2)
 
 
-def _told(what: str, values: dict[float, float], unit: str) -> str:
+def told(what: str, values: dict[float, float], unit: str) -> str:
+    """Return the median and the largest of values (tilt angle → value), in words."""
     finite = {tilt: value for tilt, value in values.items() if np.isfinite(value)}
     if not finite:
         return f"{what} against tilt angle: no values."
@@ -287,7 +219,8 @@ def _told(what: str, values: dict[float, float], unit: str) -> str:
     return f"{what} against tilt angle: median {middle}, largest {largest} at {angle(most)}."
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """Return a figure as a data URI."""
     buffer = BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

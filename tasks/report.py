@@ -14,8 +14,9 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from tasks import plots
+from tasks import plots, plots_motion, plots_power
 from tasks.errors import NotThere
+from tasks.export_motion import local_fields
 from tasks.formats.files import write_text
 from tasks.record import TiltSeries
 from tasks.steps import STEPS
@@ -162,11 +163,33 @@ def _step(result: Result, attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plots(record: TiltSeries, motion: Result | None) -> list[plots.Plot]:
-    drawn = [plots.motion_plot(record), plots.ctf_plot(record), plots.shift_plot(record)]
+    drawn = [plots_motion.motion_plot(record), plots.ctf_plot(record), plots.shift_plot(record)]
     if motion is not None:
         drawn.append(plots.intensity_plot(record, motion.attributes()["means"]))
-        drawn.append(plots.trajectory_plot(record, np.asarray(motion.array("shifts")[:])))
+        drawn += _motion_plots(record, motion)
     return [plot for plot in drawn if plot is not None]
+
+
+def _motion_plots(record: TiltSeries, motion: Result) -> list[plots.Plot | None]:
+    """Return the plots of what results of motion hold; earlier versions hold the shifts alone."""
+    attributes, fields = motion.attributes(), local_fields(motion)
+    drawn: list[plots.Plot | None] = []
+    if (i := plots_motion.most_local(record, fields)) is not None and (field := fields[i]):
+        drawn.append(
+            plots_motion.local_plot(
+                field,
+                record.acquisition.pixel_size,
+                np.asarray(motion.images()[i]),
+                record.acquisition.pixel_size * float(attributes["parameters"]["binning"]),
+                record.views[i].tilt_angle,
+            )
+        )
+    shifts = np.asarray(motion.array("shifts")[:])
+    drawn.append(plots_motion.trajectory_plot(record, shifts, fields))
+    if "profiles" in motion.group():
+        profiles = np.asarray(motion.array("profiles")[:])
+        drawn.append(plots_power.spectrum_plot(record, profiles, attributes["profile_step"]))
+    return drawn
 
 
 def _views(record: TiltSeries, motion: Result | None) -> list[plots.Picture]:

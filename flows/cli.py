@@ -15,8 +15,16 @@ from flows import console
 from flows.options import PRESETS, as_yaml, options_of, pipeline_from, validated
 from tasks.errors import UserError, WrongParameter, one_line
 from tasks.formats.errors import FormatError
-from tasks.parameters import Execution, GainFlip, ImportParameters, Pipeline
+from tasks.parameters import (
+    Execution,
+    GainFlip,
+    ImportParameters,
+    Parameters,
+    Pipeline,
+    SumParameters,
+)
 from tasks.steps import STEPS
+from tasks.watch import WatchParameters
 
 app = typer.Typer(
     name="tiltflow",
@@ -49,7 +57,10 @@ def main() -> None:
     # when it is imported, which the commands do as late as they can.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # Typer returns the code of an Exit or an interrupt
+        if code == 130:
+            raise KeyboardInterrupt
+        sys.exit(code if isinstance(code, int) else 0)
     except typer.Exit as ended:
         sys.exit(ended.exit_code)
     except typer.Abort:
@@ -91,11 +102,11 @@ def _run_flow(flow: Callable[..., Any], *arguments: Any) -> Any:
 @app.command("import")
 @options_of(ImportParameters)
 def import_command(project: ProjectArgument, parameters: ImportParameters) -> None:
-    """Import tilt-series movies that mdoc files describe."""
-    from flows.session import SomeSeriesFailed, import_movies
+    """Import tilt series: movies listed by mdocs or named by a pattern, or stacks."""
+    from flows.session import SomeSeriesFailed, import_series
 
     try:
-        records = _run_flow(import_movies, project, parameters)
+        records = _run_flow(import_series, project, parameters)
     except SomeSeriesFailed as failed:
         console.import_reports(failed.done)
         raise
@@ -197,10 +208,8 @@ def _would(state: str) -> str:
     return {"done": "be skipped", "unfinished": "be finished"}.get(state, "run")
 
 
-def _add_step_command(name: str) -> None:
-    model = Pipeline.model_fields[name].annotation
-
-    @options_of(model)  # type: ignore[arg-type]
+def _add_step_command(name: str, model: type[Parameters], about: str) -> None:
+    @options_of(model)
     def step_command(
         project: ProjectArgument,
         parameters: Any,
@@ -216,12 +225,12 @@ def _add_step_command(name: str) -> None:
         execution = _execution(cluster, workers, gpus, memory)
         _run_flow(getattr(steps, name), project, parameters, _names(series), branch, execution)
 
-    about = STEPS[name].about
     app.command(name, help=f"{about[0].upper()}{about[1:]}.")(step_command)
 
 
-for _name in STEPS:
-    _add_step_command(_name)
+for _name, _step in STEPS.items():
+    _add_step_command(_name, type(getattr(Pipeline(), _name)), _step.about)
+_add_step_command("average", SumParameters, "sum the frames of each movie without aligning them")
 
 
 @app.command()
@@ -353,6 +362,47 @@ def gain(
     console.say(f"{check}: {found.message}")
     if found.verdict == "another is better":
         sys.exit(1)  # typer.Exit would be swallowed: the app does not run standalone
+
+
+@app.command()
+@options_of(WatchParameters)
+def watch(
+    directory: Annotated[str, typer.Argument(help="folder that the microscope writes")],
+    parameters: WatchParameters,
+    project: Annotated[
+        str | None, typer.Option(help="project; default: tiltflow.zarr in the folder")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file: see `tiltflow config`")] = None,
+    preset: Annotated[str | None, typer.Option(help=" or ".join(PRESETS))] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="step.parameter=value, e.g. motion.binning=2")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="last step wanted: import, " + ", ".join(STEPS))
+    ] = None,
+    branch: BranchOption = "main",
+    once: Annotated[bool, typer.Option("--once", help="take what is whole now, and end")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="try again what has failed, though it is the same")
+    ] = False,
+    cluster: ClusterOption = "auto",
+    workers: WorkersOption = None,
+    gpus: GpusOption = None,
+    memory: MemoryOption = None,
+) -> None:
+    """Import and process tilt series as a microscope writes them."""
+    from flows.watch import project_of
+    from flows.watch import watch as run_watch
+    from tasks.store import parse_project
+
+    into = project_of(directory, project)
+    known = not (preset or config) and parse_project(into).exists()
+    before = _request_before(into, branch) if known else None
+    pipeline = pipeline_from(preset, config, set_, before)
+    execution = _execution(cluster, workers, gpus, memory)
+    _run_flow(
+        run_watch, directory, into, parameters, pipeline, branch, until, once, retry, execution
+    )
 
 
 @app.command()

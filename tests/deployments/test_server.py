@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,6 +21,8 @@ import pytest
 
 from tasks.parameters import ImportParameters, Pipeline
 from tasks.steps import STEPS
+from tasks.store import parse_project
+from tasks.watch import WatchParameters
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 240  # seconds for what takes 20 on a quiet machine
@@ -128,7 +131,7 @@ def test_the_server_listens_on_the_loopback_alone(server: Server) -> None:
 
 def test_every_flow_is_deployed_to_the_pool_with_a_description(server: Server) -> None:
     deployments = server.deployments()
-    assert len(deployments) == 3 + len(STEPS)
+    assert len(deployments) == 5 + len(STEPS)  # one is a flow of no step of a run: average
     for entrypoint, deployment in deployments.items():
         assert deployment["work_pool_name"] == "tiltflow", entrypoint
         assert not deployment["pull_steps"], entrypoint
@@ -139,11 +142,20 @@ def test_every_flow_is_deployed_to_the_pool_with_a_description(server: Server) -
 def test_a_second_run_of_a_heavy_flow_waits_for_the_first(server: Server) -> None:
     for entrypoint, deployment in server.deployments().items():
         limit = deployment["global_concurrency_limit"]
-        if entrypoint == "flows.session.import_movies":
+        if entrypoint == "flows.session.import_series":
             assert limit is None
-        else:
-            assert limit["limit"] == 1
-            assert deployment["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+            continue
+        strategy = "CANCEL_NEW" if entrypoint == "flows.watch.watch" else "ENQUEUE"
+        assert limit["limit"] == 1
+        assert deployment["concurrency_options"]["collision_strategy"] == strategy
+
+
+def test_a_watch_is_scheduled_every_minute_when_it_is_switched_on(server: Server) -> None:
+    deployments = server.deployments()
+    (schedule,) = deployments["flows.watch.watch"]["schedules"]
+    assert (schedule["schedule"]["interval"], schedule["active"]) == (60.0, False)
+    others = [name for name, each in deployments.items() if each["schedules"]]
+    assert others == ["flows.watch.watch"]
 
 
 def test_the_form_has_every_parameter_with_its_description_and_unit(server: Server) -> None:
@@ -160,8 +172,11 @@ def test_the_form_has_every_parameter_with_its_description_and_unit(server: Serv
     for name in STEPS:
         model = Pipeline.model_fields[name].annotation
         assert model.__name__ in forms[f"flows.steps.{name}"]["definitions"]
-    imported = forms["flows.session.import_movies"]["definitions"]["ImportParameters"]
-    assert imported["required"] == ["mdoc"]
+    watched = forms["flows.watch.watch"]["definitions"]["WatchParameters"]["properties"]
+    assert watched.keys() == WatchParameters.model_fields.keys()
+    assert watched["settle"]["description"].endswith("[s]")
+    imported = forms["flows.session.import_series"]["definitions"]["ImportParameters"]
+    assert "required" not in imported  # one of three ways, which the model checks
     assert imported["properties"]["voltage"]["description"].endswith("[kV]")
     assert imported["properties"].keys() == ImportParameters.model_fields.keys()
 
@@ -216,3 +231,37 @@ def test_a_worker_takes_a_series_to_its_tomogram_and_shows_every_step(
         link = shown[f"ts-01-{step}-result"]["data"]
         target = link.rpartition("(file://")[2].rstrip(")")
         assert (Path(target) / "zarr.json").exists(), link
+
+
+def test_of_two_passes_at_once_one_is_cancelled_and_a_later_one_takes_the_series(
+    server: Server, tiny_data: Path, tmp_path: Path
+) -> None:
+    watch = server.deployments()["flows.watch.watch"]
+    folder = shutil.copytree(tiny_data, tmp_path / "session")
+    parameters = {
+        "directory": str(folder),
+        "parameters": {"settle": 0.1, "idle": 0.0},
+        "until": "import",
+    }
+
+    def passes(number: int) -> list[str]:
+        runs = [
+            server.post(
+                f"/deployments/{watch['id']}/create_flow_run",
+                {"parameters": parameters, "state": {"type": "SCHEDULED"}},
+            )
+            for _ in range(number)
+        ]
+        server.prefect("worker", "start", "--pool", "tiltflow", "--run-once")
+        ids = {"flow_runs": {"id": {"any_": [run["id"] for run in runs]}}}
+        return sorted(run["state_type"] for run in server.post("/flow_runs/filter", ids))
+
+    assert passes(2) == ["CANCELLED", "COMPLETED"]
+    project = parse_project(str(folder / "tiltflow.zarr"))
+    assert not project.exists()  # nothing was settled at the first look
+    assert passes(1) == ["COMPLETED"]
+    assert project.series_names() == ["TS_01", "TS_02"]
+    (table,) = server.post(
+        "/artifacts/latest/filter", {"artifacts": {"key": {"any_": ["watch-session"]}}}
+    )
+    assert {row["state"] for row in json.loads(table["data"])} == {"done"}

@@ -29,6 +29,7 @@ OTHER_COMMANDS = {
     "export",
     "config",
     "prune",
+    "watch",
 }
 THREADS = ("--cluster", "threads", "--workers", "2")
 

@@ -9,12 +9,13 @@ from math import log2
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import dose, fourier, wbp, xrays
+from kernels import bad_pixels, dose, fourier, tiles, warp, wbp, xrays
 from kernels.align_coarse import measure_pair, prepare_view
 from kernels.backproject import aligned_projection, backproject
 from kernels.ctf_fit import fit_ctf
 from kernels.geometry import View
 from kernels.motion import estimate_shifts, sum_frames
+from kernels.motion_sum import sum_frames as motion_sum_of
 from kernels.resample import resample_view
 from kernels.spectra import polar_spectra, tile_spectra
 
@@ -118,6 +119,53 @@ def motion_sum(frames: int = 8, size: int = 2048) -> Work:
     )
 
 
+def movie_sum(frames: int = 8, size: int = 4096, grid: NDArray[np.float64] | None = None) -> Work:
+    image = _images(size, size)  # the same one again and again: a movie is not held in memory
+    shifts = np.linspace(0, 3, 2 * frames).reshape(frames, 2)
+    field = None if grid is None else warp.grid_field(grid)
+    pixels = size * size
+    # Rows are transformed whole, of the columns half. Of a field, the sums only; to interpolate
+    # takes two passes of six pixels with their weights, three pairs of polynomials of 5 terms.
+    transforms = fourier_flops(pixels, 0.75 * (frames if grid is None else 2))
+    passes = 0 if grid is None else 2 * frames * pixels * (3 * (2 * 8 + 1 + 3) + 2 * 6)
+    return Work(
+        f"{frames} × {size}² → {size // 2}²",
+        lambda: motion_sum_of(iter([image] * frames), shifts, 2.0, field=field),
+        traffic=frames * pixels * 4 + 3 * pixels,
+        flops=transforms + fourier_flops(pixels // 4, 2) + passes,
+        note=lambda seconds: f"{frames / seconds:.1f} frames/s",
+    )
+
+
+def movie_sum_local(frames: int = 8, size: int = 4096) -> Work:
+    y, x = np.meshgrid(*[np.linspace(-2, 2, 9)] * 2, indexing="ij")
+    course = np.linspace(0, 1, frames)[:, None, None, None]
+    return movie_sum(frames, size, course * np.stack([y * y - x, x * y], axis=-1))
+
+
+def bad_pixel_search(size: int = 4096) -> Work:
+    image = np.random.default_rng(0).poisson(1.4, (size, size)).astype(np.float32)
+    return Work(
+        f"{size}²",
+        lambda: bad_pixels.find_bad_pixels(image),
+        traffic=image.nbytes,
+        flops=8 * image.size,
+        note=lambda seconds: f"{1 / seconds:.1f} movies/s",
+    )
+
+
+def spike_search(size: int = 4096) -> Work:
+    image = np.random.default_rng(0).poisson(0.17, (size, size)).astype(np.float32)
+    usual = tiles.measure_tiles(image)
+    return Work(
+        f"{size}²",
+        lambda: bad_pixels.find_spikes(image, usual),
+        traffic=image.nbytes,
+        flops=image.size,
+        note=lambda seconds: f"{1 / seconds:.1f} frames/s",
+    )
+
+
 def ctf_fit(size: int = 1024) -> Work:
     image = _images(size, size)
     tiles, _ = tile_spectra(image, 384)
@@ -191,6 +239,10 @@ KERNELS: dict[str, Callable[[], Work]] = {
         rfft2,
         motion_estimate,
         motion_sum,
+        movie_sum,
+        movie_sum_local,
+        bad_pixel_search,
+        spike_search,
         ctf_fit,
         xray_erasing,
         dose_weighting,

@@ -96,6 +96,7 @@ def sum_frames(
         if tuple(frame.shape) != shape:
             raise ValueError(f"frame {count} is {tuple(frame.shape)}, the first one is {shape}")
         total.add(count - 1, frame)
+        del frame  # not kept while the next one is read
     if total is None or count != len(places):
         raise ValueError(f"{count} frames for {len(places)} shifts, one shift each is needed")
     return total.sums()
@@ -166,8 +167,9 @@ class _Total:
 
     def sums(self) -> Sums:
         """Return the images of the sums."""
-        for half, image in enumerate(self.images):
-            self._add_spectrum(image, (0.0, 0.0), half)
+        for half in range(len(self.images)):
+            self._add_spectrum(self.images[half], (0.0, 0.0), half)
+            self.images[half] = None
         if self.power is not None:
             mean = self.power / len(self.places)
             mean = self.xp.where(mean > 0, mean, self.xp.ones_like(mean))

@@ -181,7 +181,7 @@ def _grouped(movies: Sequence[tuple[Mdoc, MdocSection]]) -> list[Source]:
                 runs.append([])
             runs[-1].append(this)
         for number, run in enumerate(runs, 1):
-            name = prefix if len(runs) == 1 else f"{prefix}_{number}"
+            name = prefix if number == 1 else f"{prefix}_{number}"  # whatever comes after it
             found.append(Source(_clean(name), run[0][0].path, _joined(run)))
     return found
 

@@ -18,6 +18,8 @@ from tasks.store import Result, Series, parse_project
 TILTS = (-47.0, -20.0, 0.0, 13.0, 30.0, 47.0, 50.0)
 EXCLUDED = 6  # index of the dark view
 FRAMES = 4
+MODELS = ("local", "local", "local", "global", "global", "local", "none")
+FUNCTIONS = (5, 5, 5, 0, 0, 2, 0)  # of the local motion of each view, of 9 that there are
 
 
 def imported(name: str = "TS_01", shape: tuple[int, int] = (80, 96)) -> TiltSeries:
@@ -104,29 +106,53 @@ class FakeRun:
         self.series.point(self.branch, step, result.key)
         return result
 
-    def motion(self) -> Result:
-        """Write images, halves and frame shifts: all different, so that a swap shows."""
+    def motion(self, older: bool = False) -> Result:
+        """Write images, halves and motion: all different, so that a swap shows.
+
+        `older`: only what the first version wrote of motion, and no halves, as of a stack.
+        """
         binning = self.pipeline.motion.binning
         rows, columns = (int(n // binning) for n in self.series.imported().shape)
         rng = np.random.default_rng(1)
         result, n = self.begin("motion"), len(TILTS)
-        for name in ("images", "odd", "even"):
+        for name in ("images",) if older else ("images", "odd", "even"):
             array = result.create_array(name, (n, rows, columns), (1, rows, columns))
             array[:] = rng.normal(100, 10, (n, rows, columns)).astype("float32")
         steps = rng.normal(0, 0.4, (n, FRAMES, 2))
         steps[:, 0] = 0
         shifts = result.create_array("shifts", (n, FRAMES, 2), (1, FRAMES, 2), dtype="float64")
         shifts[:] = steps.cumsum(axis=1)
+        views = [
+            {"total": 2.0 + i, "early": 1.5, "late": 0.5 + i, "reliable": True} for i in range(n)
+        ]
+        if not older:
+            self.local_motion(result, rng)
+            for view, model in zip(views, MODELS, strict=True):
+                view |= {"model": model, "reliable": model != "none"}
+                view |= {"significance": 12.0, "evidence": 7.5, "local": 0.6 * (model == "local")}
         return self.finish(
             "motion",
             "7 movies, median motion 2.1 Å",
-            [
-                {"motion": {"total": 2.0 + i, "early": 1.5, "late": 0.5 + i, "reliable": True}}
-                for i in range(n)
-            ],
+            [{"motion": view} for view in views],
             [{"view": i + 1, "mean": 100.0 - i, "significance [σ]": 9.0} for i in range(n)],
             means=[100.0 - i for i in range(n)],
+            profile_step=1 / (64 * 1.35),
         )
+
+    def local_motion(self, result: Result, rng: np.random.Generator) -> None:
+        """Write local motion of some views, zero in the first frame, and power spectra."""
+        n, most = len(TILTS), 9
+        array = result.create_array(
+            "local", (n, FRAMES, most, 2), (1, FRAMES, most, 2), dtype="float64"
+        )
+        local = np.full((n, FRAMES, most, 2), np.nan)
+        for i, functions in enumerate(FUNCTIONS):
+            steps = rng.normal(0, 0.2, (FRAMES, functions, 2))
+            steps[:1] = 0
+            local[i, :, :functions] = steps.cumsum(axis=0)
+        array[:] = local
+        profiles = rng.uniform(1, 1.01, (n, 2, 32)).astype("float32")
+        result.create_array("profiles", (n, 2, 32), (1, 2, 32))[:] = profiles
 
     def exclude(self) -> Result:
         """Leave out the last view."""

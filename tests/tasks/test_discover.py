@@ -118,7 +118,7 @@ def test_a_stage_that_has_moved_or_an_angle_that_comes_back_begins_a_series(
     write_movies(tmp_path, (0, 3, -3), first=103, minute=10, stage=-100)
     write_movies(tmp_path, (0, 3), first=106, minute=20, stage=-100)
     assert {s.name: tilts_of(s) for s in found(tmp_path).sources} == {
-        "grid_1": [0, 3, -3],
+        "grid": [0, 3, -3],
         "grid_2": [0, 3, -3],
         "grid_3": [0, 3],
     }

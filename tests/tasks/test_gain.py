@@ -143,7 +143,9 @@ def test_where_nothing_shows_it_cannot_tell(mean: np.ndarray, gain: np.ndarray, 
 
 
 def test_a_gain_of_another_size_is_refused(mean: np.ndarray) -> None:
-    told = r"gain\.dm4: the gain is 64×96 pixels, the frames 128×160 .* give raw movies and the gain"
+    told = (
+        r"gain\.dm4: the gain is 64×96 pixels, the frames 128×160 .* give raw movies and the gain"
+    )
     with pytest.raises(UnusableData, match=told):
         check_gain(mean, np.ones((64, 96)), path="gain.dm4")
 

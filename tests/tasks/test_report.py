@@ -66,7 +66,7 @@ def test_the_page_stands_alone(url: str, tmp_path: Path) -> None:
 def test_every_image_has_words(url: str, tmp_path: Path) -> None:
     page = Page(write_report(url, "main", tmp_path))
     images = page.images()
-    assert len(images) == sum(tag == "img" for tag, _ in page.tags) == 11  # no two alike
+    assert len(images) == sum(tag == "img" for tag, _ in page.tags) == 13  # no two alike
     assert "Motion against tilt angle: median 4.5 Å, largest 7 Å at 47.0°." in images
     assert "Defocus against tilt angle: median 2.92 µm, largest 2.92 µm at 47.0°." not in images
     assert "Defocus against tilt angle: median 2.91 µm, largest 2.92 µm at 47.0°." in images

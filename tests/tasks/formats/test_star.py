@@ -173,9 +173,20 @@ def test_motion_reads_back_as_displacement(tmp_path: Path) -> None:
     assert read_star(path)["general"].value("rlnMotionModelVersion") == "0"
 
 
+def test_frames_left_out_read_back_as_such(tmp_path: Path) -> None:
+    moved = np.concatenate([[[np.nan, np.nan]], MOVED, [[np.nan, np.nan]]])
+    write_motion_star(tmp_path / "m.star", "a.eer", (5, 8, 8), 0.675, 2, moved, eer=(2, 21))
+    table = read_star(tmp_path / "m.star")["global_shift"]
+    assert table.floats("rlnMicrographShiftX").tolist() == [-9999, 0, -0.5, -2, -9999]
+    motion = read_motion_star(tmp_path / "m.star")
+    np.testing.assert_allclose(motion.displacement, moved - MOVED[0], atol=1e-6)
+    assert motion.first_frame == 2
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
+        ({"displacement": MOVED * [1, np.nan]}, "displacement nan at position 1"),
         ({"displacement": MOVED * np.nan}, "displacement nan"),
         ({"displacement": MOVED[:2]}, r"displacement of shape \(2, 2\); give \(3, 2\)"),
         ({"local": np.zeros(18)}, "18 local coefficients; give 36"),

@@ -117,7 +117,8 @@ def estimate_motion(
     reference_frame : int
         Index of the frame whose shift is zero.
     min_significance : float
-        Below it the movie counts as dark. Noise alone, being aligned too, reaches 5 to 8.5.
+        Below it the movie counts as dark. Noise alone, being aligned too, reached 7.8 in 180
+        simulated movies.
     local : bool
         Whether to look for local motion.
     prior : (orders,), optional

@@ -14,8 +14,8 @@ from kernels.align_coarse import measure_pair, prepare_view
 from kernels.backproject import aligned_projection, backproject
 from kernels.ctf_fit import fit_ctf
 from kernels.geometry import View
-from kernels.motion import estimate_shifts, sum_frames
-from kernels.motion_sum import sum_frames as motion_sum_of
+from kernels.motion_local import estimate_motion
+from kernels.motion_sum import sum_frames
 from kernels.resample import resample_view
 from kernels.spectra import polar_spectra, tile_spectra
 
@@ -97,24 +97,11 @@ def motion_estimate(frames: int = 8, size: int = 1024) -> Work:
     pixels = size * size
     return Work(
         f"{frames} × {size}², 2.7 Å",
-        lambda: estimate_shifts(movie, 2.7),
+        lambda: estimate_motion(movie, 2.7),
         traffic=frames * pixels * 4,
-        # Three transforms a frame to reduce and whiten, and some 40 evaluations of the gradient,
-        # each with a phase ramp, a sum and a product per frame at 4 Å.
-        flops=fourier_flops(pixels, 3 * frames) + 40 * frames * 30 * pixels / 4,
-        note=lambda seconds: f"{1 / seconds:.1f} movies/s",
-    )
-
-
-def motion_sum(frames: int = 8, size: int = 2048) -> Work:
-    movie = list(_images(frames, size, size))
-    shifts = np.linspace(0, 3, 2 * frames).reshape(frames, 2)
-    pixels = size * size
-    return Work(
-        f"{frames} × {size}² → {size // 2}²",
-        lambda: sum_frames(movie, shifts, 2.0),
-        traffic=frames * pixels * 4 + 3 * pixels,
-        flops=fourier_flops(pixels, frames) + fourier_flops(pixels // 4, 2),
+        # Two transforms a frame to reduce, three of its patches; and some 40 evaluations of the
+        # gradient, each with a phase ramp, a sum and a product per frame, at 5 Å.
+        flops=fourier_flops(pixels, 5 * frames) + 40 * frames * 30 * pixels * (2.7 / 5) ** 2,
         note=lambda seconds: f"{1 / seconds:.1f} movies/s",
     )
 
@@ -130,7 +117,7 @@ def movie_sum(frames: int = 8, size: int = 4096, grid: NDArray[np.float64] | Non
     passes = 0 if grid is None else 2 * frames * pixels * (3 * (2 * 8 + 1 + 3) + 2 * 6)
     return Work(
         f"{frames} × {size}² → {size // 2}²",
-        lambda: motion_sum_of(iter([image] * frames), shifts, 2.0, field=field),
+        lambda: sum_frames(iter([image] * frames), shifts, 2.0, field=field),
         traffic=frames * pixels * 4 + 3 * pixels,
         flops=transforms + fourier_flops(pixels // 4, 2) + passes,
         note=lambda seconds: f"{frames / seconds:.1f} frames/s",
@@ -238,7 +225,6 @@ KERNELS: dict[str, Callable[[], Work]] = {
         row_filter,
         rfft2,
         motion_estimate,
-        motion_sum,
         movie_sum,
         movie_sum_local,
         bad_pixel_search,

@@ -28,7 +28,6 @@ STIFFNESS = 0.1
 WIDTHS = (0.01, 30.0)  # Å, of second differences
 BURST = 2.0  # more of second differences in the first frames, where the beam sets things moving
 BURST_SHARE = 0.2  # of the movie, in which that fades
-KNOWN_COUNT = 5.0  # second differences that widths learnt elsewhere count for
 LONGEST_STEP = 10.0  # Å
 TOLERANCE = 0.02  # Å
 ROUNDS = 8
@@ -70,7 +69,6 @@ def fit(
     weights: Weights | None = None,
     b_factor: float = 0.0,
     removed: Floats | None = None,
-    known: Floats | None = None,
 ) -> Motion:
     """Maximise the posterior of smooth motion by Fisher scoring.
 
@@ -91,8 +89,6 @@ def fit(
         Further weight exp(−B k² / 4) on top of what is measured [Å²].
     removed : (n, 2), optional
         Places by which the samples are moved back already [Å].
-    known : (orders,), optional
-        Widths learnt elsewhere [Å].
 
     Returns
     -------
@@ -122,9 +118,7 @@ def fit(
         information = n * information.reshape(2 * functions, 2 * functions)
         old = np.einsum("nka,nj->jka", coefficients, modes).reshape(n - 1, -1)
         pull = old @ information + gradient.reshape(n - 1, -1)
-        new, variance, prior, widths = _posterior(
-            information, pull, stiffness, orders, widths, known
-        )
+        new, variance, prior, widths = _posterior(information, pull, stiffness, orders, widths)
         step = np.abs(modes @ (new - old)).max()
         new = old + (new - old) * min(1.0, LONGEST_STEP / max(float(step), 1e-9))
         coefficients = (modes @ new).reshape(n, functions, 2)
@@ -154,7 +148,6 @@ def _posterior(
     stiffness: Floats,
     orders: NDArray[np.intp],
     widths: Floats,
-    known: Floats | None,
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Return the coefficients of the modes, their variance, the prior's precision and widths."""
     group = np.repeat(orders, 2)
@@ -168,8 +161,6 @@ def _posterior(
             member = group == np.arange(len(widths))[:, None]
             energy = member @ (stiffness[:, None] * mean**2).sum(axis=0)
             free = member @ (1 - prior * variance).sum(axis=0)
-            if known is not None:
-                energy, free = energy + KNOWN_COUNT * known**2, free + KNOWN_COUNT
             widths = np.clip(np.sqrt(energy / np.maximum(free, 1e-9)), *WIDTHS)
     return mean, variance, prior, widths
 

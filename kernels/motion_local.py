@@ -95,7 +95,6 @@ def estimate_motion(
     reference_frame: int = 0,
     min_significance: float = 9.0,
     local: bool = True,
-    prior: ArrayLike | None = None,
 ) -> MovieMotion:
     """Measure the motion of the specimen through a movie.
 
@@ -121,9 +120,6 @@ def estimate_motion(
         simulated movies.
     local : bool
         Whether to look for local motion.
-    prior : (orders,), optional
-        `widths` found in neighbouring views [Å]; gains nothing that could be measured where
-        every view has its own field.
 
     Returns
     -------
@@ -159,7 +155,7 @@ def estimate_motion(
     elif local and -(-movie.count // small) > 1:
         removed = middle(places, together)
         width = float(found.widths[0])
-        patched = fit_patches(movie, removed, small, patches, b_factor_local, width, prior)
+        patched = fit_patches(movie, removed, small, patches, b_factor_local, width)
         evidence = patched.evidence
         if evidence >= LEAST_EVIDENCE:
             model, widths = "local", patched.widths

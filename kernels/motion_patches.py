@@ -89,12 +89,10 @@ def fit_patches(
     patches: tuple[int, int] | None,
     b_factor: float | None,
     width: float,
-    prior: ArrayLike | None = None,
 ) -> Motion:
     """Fit shifts and a field to patches of frames moved back by `removed` (n, 2) [Å].
 
-    Patches take `group` frames at a time. The shifts' second differences are about `width` [Å];
-    `prior` (orders,) are widths found in other views.
+    Patches take `group` frames at a time. The shifts' second differences are about `width` [Å].
     """
     lengths = [n * pixel for n, pixel in zip(movie.shape, movie.pixel, strict=True)]
     numbers = patches or tuple(
@@ -110,10 +108,6 @@ def fit_patches(
     at = np.stack([removed[i : i + group].mean(axis=0) for i in range(0, len(removed), group)])
     start[:, 0] = at
     first = np.concatenate([[width], np.full(highest, LOCAL_ROUGHNESS)])
-    known = None
-    if prior is not None:
-        given = np.asarray(prior, dtype=np.float64)[: highest + 1]
-        known = np.concatenate([given, first[len(given) :]])
     return fit(
         samples,
         basis,
@@ -122,7 +116,6 @@ def fit_patches(
         first,
         b_factor=b_factor or 0.0,
         removed=at - at.mean(axis=0),
-        known=known,
     )
 
 

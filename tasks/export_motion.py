@@ -20,7 +20,7 @@ from tasks.store import Result
 
 Floats = NDArray[np.float64]
 
-WORTH_SAYING = 0.3  # Å of local motion that RELION's polynomial does not hold
+WORTH_SAYING = 0.5  # Å of local motion that RELION's polynomial does not hold
 GRID = np.linspace(-0.45, 0.45, 10)
 
 

@@ -37,6 +37,7 @@ Floats = NDArray[np.floating[Any]]
 
 MODELS = {"local": "local", "global": "whole frame", "none": "nothing found", "sum": "only summed"}
 MARKERS = {"local": "o", "global": "s", "none": "X", "sum": "d"}
+INK = "#1d232b"
 ARROWS = 9  # along the longer side of the frame
 BACKGROUND = 240  # pixels
 LONGEST = 0.85  # of the distance between two arrows' starts
@@ -61,11 +62,11 @@ def motion_plot(record: TiltSeries) -> Plot | None:
             axes.plot(
                 [view.tilt_angle for view, m in known if m.model == "local"],
                 [m.local for _, m in known if m.model == "local"],
-                ":",
-                color="#1d232b",
+                ".:",
+                color=INK,
                 linewidth=1.2,
             )
-            handles.append(Line2D([], [], color="#1d232b", linestyle=":", label="local, rms"))
+            handles.append(Line2D([], [], color=INK, linestyle=":", marker=".", label="local, rms"))
         handles += [
             Line2D([], [], color=GREY, marker=MARKERS[model], linestyle="", label=MODELS[model])
             for model in MODELS

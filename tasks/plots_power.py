@@ -49,11 +49,12 @@ def spectrum_plot(record: TiltSeries, profiles: Floats, step: float) -> Plot | N
         panels = figure.subplots(1, len(chosen) + 1, width_ratios=[1] * len(chosen) + [1.5])
         rings = shown & (frequency > FIRST_RING)
         top = 1.05 * max(float(over[i][:, rings].max()) for i in chosen)
+        bottom = 0.99 * min(float(over[i][:, shown].min()) for i in chosen)
         for axes, i in zip(panels, chosen, strict=False):
             axes.plot(frequency[shown], over[i, 0, shown], color=ORANGE, label="as recorded")
             axes.plot(frequency[shown], over[i, 1, shown], color=BLUE, label="motion undone")
             axes.set_title(angle(record.views[i].tilt_angle), fontsize=10)
-            axes.set(xlabel="spatial frequency [1/Å]", ylim=(0.9, top))
+            axes.set(xlabel="spatial frequency [1/Å]", ylim=(bottom, top))
         panels[0].set_ylabel("power / noise")
         panels[0].legend(loc="upper right")
         _gain_map(figure, panels[-1], record, profiles, frequency, moved)

@@ -16,6 +16,7 @@ from kernels.fourier import Shape, bin_images, trim
 from kernels.motion_local import LocalField, MovieMotion, estimate_motion
 from kernels.motion_sum import Sums, Weights, sum_frames
 from kernels.spectra import radial_profile
+from kernels.tiles import measure_tiles
 from tasks.chunks.frames import corrected_frames, memory_of_frames, summed_frames
 from tasks.errors import UnusableData
 from tasks.parameters import MotionParameters
@@ -35,7 +36,6 @@ def correct_movie(
     acquisition: Acquisition,
     shape: Shape,
     parameters: MotionParameters,
-    prior: list[float] | None = None,
 ) -> dict[str, Any]:
     """Align and sum the frames of one movie, and write what comes of its view.
 
@@ -51,13 +51,11 @@ def correct_movie(
     shape : (ny, nx)
         Of the frames.
     parameters : MotionParameters
-    prior : list of float, optional
-        Widths of the motion in other views, see `kernels.motion_local`.
 
     Returns
     -------
     dict
-        Fields of ``record.Motion``, the image's mean, the number of bad pixels, and the widths.
+        Fields of ``record.Motion``, the image's mean, and the number of bad pixels.
     """
     first, last = frame_range(view, parameters)
     total = summed_frames(view, acquisition, shape, first, last)
@@ -72,14 +70,17 @@ def correct_movie(
     cropped = cropped_shape(parameters.crop, shape)
 
     def frames(*, spikes: bool) -> Iterator[Array]:
+        usual = None
         for i, frame in enumerate(corrected_frames(view, acquisition, shape, first, last, bad)):
-            if spikes and parameters.find_bad_pixels and (hit := find_spikes(frame)).any():
-                frame = replace_pixels(frame, hit, np.random.default_rng(i))
+            if spikes and parameters.find_bad_pixels:
+                usual = usual or measure_tiles(frame)
+                if (hit := find_spikes(frame, usual)).any():
+                    frame = replace_pixels(frame, hit, np.random.default_rng(i))
             yield trim(frame, cropped)
 
     motion = None
     if parameters.align and last - first > 1:
-        motion = _estimated(frames(spikes=False), view, acquisition, parameters, prior)
+        motion = _estimated(frames(spikes=False), view, acquisition, parameters)
     shifts = np.zeros((last - first, 2)) if motion is None else motion.shifts
     field = None if motion is None else motion.local
     sums = sum_frames(
@@ -99,7 +100,6 @@ def correct_movie(
     return {
         "mean": float(image.mean()),
         "bad pixels": 0 if bad is None else int(bad.sum()),
-        "widths": None if motion is None else [float(width) for width in motion.widths],
         **told,
     }
 
@@ -143,7 +143,6 @@ def _estimated(
     view: View,
     acquisition: Acquisition,
     parameters: MotionParameters,
-    prior: list[float] | None,
 ) -> MovieMotion:
     count = frame_range(view, parameters)
     if parameters.reference_frame > count[1] - count[0]:
@@ -162,7 +161,6 @@ def _estimated(
         b_factor_local=parameters.b_factor_local,
         reference_frame=parameters.reference_frame - 1,
         local=parameters.local,
-        prior=prior,
     )
 
 

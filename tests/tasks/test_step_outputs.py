@@ -79,7 +79,9 @@ def output_of(series: Series, step: str) -> dict[str, list[float]]:
     for i, view in enumerate(result.attributes()["decides"]["views"]):
         for kind, decided in view.items():
             fields = decided if isinstance(decided, dict) else {kind: decided is not None}
-            for name, value in fields.items():
+            for name, decision in fields.items():
+                # Of a word any number does that another word does not have.
+                value = sum(decision.encode()) if isinstance(decision, str) else decision
                 values.setdefault(f"{kind}.{name}", np.zeros(len(TILTS)))[i] = value or 0
     return {name: statistics(array) for name, array in sorted(values.items())}
 

@@ -6,7 +6,7 @@ Every field becomes a line of the import report: value, source, and what another
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import isclose, remainder
+from math import isclose, isfinite, remainder
 
 from tasks.describe import Description
 from tasks.errors import UnusableData
@@ -20,7 +20,11 @@ AMPLITUDE_CONTRAST = 0.07
 
 # Share of the electrons that even a thick specimen leaves in the brightest view.
 LEAST_TRANSMISSION = 0.2
+LARGEST_PIXEL = 1e4  # Å
+HIGHEST_VOLTAGE = 3000.0  # kV; what is above stands in volts
 MOST_DOSE = 400.0  # e/Å² in a series, beyond which somebody has taken one dose for another
+
+DOSE_TOLERANCE = 0.1  # by which two routes to a dose may differ
 
 Candidate = tuple[str, float | None]  # source, value
 
@@ -68,8 +72,8 @@ def voltage(user: ImportParameters, told: Description, report: Report) -> float:
     value = report.choose("voltage", [("user", user.voltage), ("mdoc", told.mdoc.voltage)], " kV")
     if value is None:
         raise UnusableData(f"{told.path}: has no Voltage: give --voltage, e.g. --voltage 300")
-    if value <= 0:
-        raise UnusableData(f"{told.path}: Voltage is {value:g} kV: give --voltage, e.g. 300")
+    if not 0 < value <= HIGHEST_VOLTAGE:
+        raise UnusableData(f"{told.path}: Voltage is {value:g} kV: give --voltage in kV, e.g. 300")
     return value
 
 
@@ -84,12 +88,13 @@ def pixel_size(
     """Return the pixel of the frames [Å].
 
     SerialEM's PixelSpacing is that of its own, binned stack: it is scaled by the ratio of the
-    two images' sizes where ImageSize is known, and taken as it is in frame-set mdocs. What the
-    user says of EER is the detector's pixel.
+    two images' sizes where ImageSize is known, and taken as it is in frame-set mdocs; elsewhere
+    a binning that the mdoc states casts doubt on it. What the user says of EER is the detector's
+    pixel.
     """
     mdoc = told.mdoc
     spacing = mdoc.pixel_spacing or _first(view.pixel_spacing for view in told.views)
-    derived, source = spacing, "mdoc PixelSpacing"
+    derived, source, unbinned = spacing, "mdoc PixelSpacing", None
     stack = mdoc.header.get("ImageSize", "").split()
     if spacing is not None and len(stack) == 2 and all(side.isdigit() for side in stack):
         ratios = (shape[1] / max(1, int(stack[0])), shape[0] / max(1, int(stack[1])))
@@ -98,17 +103,27 @@ def pixel_size(
             derived, source = spacing / binning, "mdoc PixelSpacing / binning"
     elif spacing is not None:
         derived = spacing / sampling
+    if spacing is not None and source == "mdoc PixelSpacing" and not told.is_stack:
+        unbinned = spacing / sampling / _stated_binning(told)
     given = None if user.pixel_size is None else user.pixel_size / sampling
     candidates: list[Candidate] = [("user", given), (source, derived)]
-    if given is not None and spacing != derived:
+    candidates.append(("mdoc PixelSpacing / Binning", unbinned))
+    if given is not None and spacing and derived and not isclose(spacing, derived * sampling):
         candidates.append(("mdoc PixelSpacing (binned stack)", spacing))
     candidates.append(("movie header", header if header and abs(header - 1) > 1e-3 else None))
     value = report.choose("pixel size", candidates, " Å")
     if value is None:
         raise UnusableData(f"{told.path}: has no PixelSpacing: give --pixel-size in Å")
-    if value <= 0:
-        raise UnusableData(f"{told.path}: PixelSpacing is {value:g}: give --pixel-size in Å")
+    if not 0 < value < LARGEST_PIXEL:
+        raise UnusableData(f"{told.path}: the pixel size is {value:g} Å: give --pixel-size in Å")
     return value
+
+
+def _stated_binning(told: Description) -> float:
+    """Return the binning of SerialEM's stack, 1 where its images are the movies' own."""
+    if any(view.kind == "FrameSet" or view.frame_range is not None for view in told.views):
+        return 1.0
+    return max(1.0, _first(view.binning for view in told.views) or told.mdoc.binning or 1.0)
 
 
 def _binning(ratio: float) -> float:
@@ -152,10 +167,10 @@ def dose_of_view(
     """Return the dose of each view [e/Å²], by the first route that gives all of them.
 
     The routes are those of algorithms.md A.1; a rate refers to the camera's pixel, which is not
-    that of super-resolution movies, a count to the pixel of the movie.
+    that of super-resolution movies, a count to that of SerialEM's stack.
     """
-    area = pixel**2
     views = told.views
+    spacing = told.mdoc.pixel_spacing
     routes: list[tuple[str, list[float | None]]] = [
         ("user", [user.dose] * len(views)),
         ("mdoc ExposureDose", [view.exposure_dose or None for view in views]),
@@ -173,7 +188,7 @@ def dose_of_view(
             ],
         ),
     ]
-    counted = [_counted(view, area) for view in views]
+    counted = [_counted(view, (view.pixel_spacing or spacing or pixel) ** 2) for view in views]
     routes.append(("mdoc MinMaxMean / CountsPerElectron", counted))
     complete = [
         (source, [float(dose) for dose in doses if dose is not None])
@@ -182,24 +197,51 @@ def dose_of_view(
     ]
     if not complete:
         raise UnusableData(
-            f"{told.path}: says nothing of the dose: give --dose in e/Å² per view, e.g. --dose 3"
+            f"{told.path}: {_what_is_lacking(told, routes)}: give --dose in e/Å² per view, e.g. "
+            "--dose 3"
         )
-    chosen = complete[0][1]
-    if min(chosen) < 0:
-        raise UnusableData(
-            f"{told.path}: the dose by {complete[0][0]} is {min(chosen):g} e/Å²: give --dose"
-        )
+    taken, chosen = complete[0]
+    wrong = [dose for dose in chosen if not (dose >= 0 and isfinite(dose))]
+    if wrong:
+        raise UnusableData(f"{told.path}: the dose by {taken} is {wrong[0]:g} e/Å²: give --dose")
     if len(complete) > 1 and complete[-1][0] == routes[-1][0]:
         brightest = max(complete[-1][1])
         if LEAST_TRANSMISSION <= brightest / max(*chosen, 1e-9) <= 1.1:
             complete.pop()  # what the specimen lets through is no contradiction
-    report.choose(
+    others = [_difference(source, doses, chosen) for source, doses in complete[1:]]
+    report.add(
         "dose per view",
-        [(source, sum(doses) / len(doses)) for source, doses in complete],
-        " e/Å²",
-        tolerance=0.1,
+        f"{sum(chosen) / len(chosen):.6g} e/Å²",
+        taken,
+        "; ".join(text for text in others if text) or None,
     )
     return chosen
+
+
+def _what_is_lacking(
+    told: Description, routes: Sequence[tuple[str, Sequence[float | None]]]
+) -> str:
+    for source, doses in routes:
+        lacking = [view for view, dose in zip(told.views, doses, strict=True) if dose is None]
+        if len(lacking) < len(doses):
+            first = lacking[0]
+            return (
+                f"no dose by {source} in {len(lacking)} of {len(doses)} views, the first is "
+                f"[{first.kind} = {first.number}]"
+            )
+    return "says nothing of the dose"
+
+
+def _difference(source: str, said: Sequence[float], chosen: Sequence[float]) -> str | None:
+    """Return how another route contradicts the chosen one: in the mean, or in a view at least."""
+    means = sum(said) / len(said), sum(chosen) / len(chosen)
+    if not isclose(*means, rel_tol=DOSE_TOLERANCE):
+        return f"{source} says {means[0]:.6g} e/Å²"
+    pairs = list(zip(said, chosen, strict=True))
+    other, own = max(pairs, key=lambda pair: abs(pair[0] - pair[1]))
+    if isclose(other, own, rel_tol=DOSE_TOLERANCE):
+        return None
+    return f"{source} says {other:.6g} e/Å² of a view of {own:.6g}"
 
 
 def prior_doses(
@@ -238,10 +280,14 @@ def _doubt_of_prior_dose(
 
 
 def _counted(view: MdocSection, area: float) -> float | None:
+    """Return the dose by the counts of an image whose pixels have that area [Å²].
+
+    Binning adds counts up, and where they were divided by 2, so is CountsPerElectron: with both,
+    the counts of SerialEM's files agree with their DoseRate.
+    """
     if not view.min_max_mean or not view.counts_per_electron:
         return None
-    scale = 2 if view.divided_by_2 else 1
-    return max(0.0, view.min_max_mean[2] * scale / view.counts_per_electron / area) or None
+    return max(0.0, view.min_max_mean[2] / view.counts_per_electron / area) or None
 
 
 def _first(values: Iterable[float | None]) -> float | None:

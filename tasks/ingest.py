@@ -25,6 +25,7 @@ from tasks.formats.gain_files import FINEST, read_reference
 from tasks.formats.mdoc import MdocSection
 from tasks.formats.movie_names import split_name
 from tasks.formats.movies import Movie, open_movie
+from tasks.formats.tilt_list import STEEPEST
 from tasks.identity import identify
 from tasks.parameters import ImportParameters
 from tasks.record import Acquisition, FileIdentity, TiltSeries, View
@@ -68,7 +69,7 @@ def read_series(source: Source, user: ImportParameters) -> TiltSeries:
     pixel = acquisition.pixel_size(user, told, shape, movies[0].pixel_size, sampling, report)
     constants = Acquisition(
         voltage=acquisition.voltage(user, told, report),
-        cs=_or_default("Cs", user.cs, acquisition.CS_MM, report),
+        cs=_or_default("Cs", user.cs, acquisition.CS_MM, report, " mm"),
         amplitude_contrast=_or_default(
             "amplitude contrast", user.amplitude_contrast, acquisition.AMPLITUDE_CONTRAST, report
         ),
@@ -87,7 +88,7 @@ def read_series(source: Source, user: ImportParameters) -> TiltSeries:
     prior = acquisition.prior_doses(user, told, doses, report)
     ranges = _frame_ranges(told, opened, report)
     frames = {i: _frames_of(movie, ranges.get(i), doses[i], user) for i, movie in opened.items()}
-    _note_frame_counts(told, opened, frames, report)
+    _note_frame_counts(told, opened, frames, user, report)
     views = [
         View(
             tilt_angle=_tilt_angle(told.views[i]),
@@ -201,6 +202,7 @@ def _note_frame_counts(
     told: Description,
     opened: dict[int, Movie],
     frames: dict[int, tuple[int, int, int]],
+    user: ImportParameters,
     report: Report,
 ) -> None:
     if told.is_stack:
@@ -222,7 +224,7 @@ def _note_frame_counts(
         report.add(
             "raw frames in a frame",
             ", ".join(map(str, groups)),
-            "dose of the views",
+            "dose of the views" if user.eer_grouping is None else "user",
             f"not used at the end: {rest[0]}" if rest else None,
         )
 
@@ -276,16 +278,17 @@ def _note_angles(views: list[View], said_by: str, report: Report) -> None:
 def _flag_dark(
     views: list[View], sections: Sequence[MdocSection], threshold: float, report: Report
 ) -> list[View]:
-    means = [section.min_max_mean[2] if section.min_max_mean else None for section in sections]
-    if any(mean is None for mean in means) or threshold == 0:
-        return views
-    known = [mean for mean in means if mean is not None]
+    means = {i: told.min_max_mean[2] for i, told in enumerate(sections) if told.min_max_mean}
     flagged = list(views)
-    for dark in dark_views(known, [view.tilt_angle for view in views], threshold):
-        reason = f"dark: mean {known[dark.index]:.3g} where about {dark.expected:.3g} is expected"
-        flagged[dark.index] = views[dark.index].model_copy(update={"excluded": reason})
-        angle = views[dark.index].tilt_angle
-        report.add("excluded view", f"{angle:.2f}°", "mdoc MinMaxMean", reason)
+    if not means or threshold == 0:
+        return flagged
+    known = list(means)
+    angles = [views[i].tilt_angle for i in known]
+    for dark in dark_views(list(means.values()), angles, threshold):
+        i = known[dark.index]
+        reason = f"dark: mean {means[i]:.3g} where about {dark.expected:.3g} is expected"
+        flagged[i] = views[i].model_copy(update={"excluded": reason})
+        report.add("excluded view", f"{angles[dark.index]:.2f}°", "mdoc MinMaxMean", reason)
     return flagged
 
 
@@ -360,13 +363,15 @@ def _identified(path: Path, _size: int, _mtime_ns: int) -> FileIdentity:
 # -- values ---------------------------------------------------------------------------------------
 
 
-def _or_default(field: str, user: float | None, default: float, report: Report) -> float:
-    return report.choose(field, [("user", user), ("default", default)], tolerance=9e9) or 0.0
+def _or_default(
+    field: str, user: float | None, default: float, report: Report, unit: str = ""
+) -> float:
+    return report.choose(field, [("user", user), ("default", default)], unit, 9e9) or 0.0
 
 
 def _tilt_angle(section: MdocSection) -> float:
     angle = section.tilt_angle
-    if angle is None or abs(angle) > 180:
+    if angle is None or abs(angle) > STEEPEST:
         raise UnusableData(
             f"{section.path}: [{section.kind} = {section.number}] has TiltAngle = {angle}: "
             "correct it"

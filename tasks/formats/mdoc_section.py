@@ -53,8 +53,13 @@ class MdocSection:
 
         SerialEM's DoseRate refers to it.
         """
-        spacing, binning = self.pixel_spacing, self._float("Binning")
+        spacing, binning = self.pixel_spacing, self.binning
         return spacing / binning if spacing and binning else None
+
+    @property
+    def binning(self) -> float | None:
+        """Binning of the image in SerialEM's stack; 0.5 for super-resolution."""
+        return self._float("Binning")
 
     @property
     def stage_position(self) -> tuple[float, float] | None:

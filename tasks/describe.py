@@ -6,6 +6,7 @@ there to the record.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,13 +93,15 @@ def describe(source: Source, user: ImportParameters) -> Description:
         return _of_stack(source.path, user)
     if source.mdoc is None:
         return _of_names(source, user)
-    return _of_mdoc(source.mdoc, source.of_others, user)
+    return _of_mdoc(source.mdoc, source.of_others, source.doubt, user)
 
 
 # -- movies listed in an mdoc ---------------------------------------------------------------------
 
 
-def _of_mdoc(mdoc: Mdoc, of_others: frozenset[str], user: ImportParameters) -> Description:
+def _of_mdoc(
+    mdoc: Mdoc, of_others: frozenset[str], doubt: str | None, user: ImportParameters
+) -> Description:
     views = tuple(_with_angle(view) for view in _with_ranges(mdoc))
     if not views:
         raise UnusableData(f"{mdoc.path}: has no views: give the mdoc of a tilt series")
@@ -131,16 +134,18 @@ def _of_mdoc(mdoc: Mdoc, of_others: frozenset[str], user: ImportParameters) -> D
             f"{folders[0] / missing[0]}: bring them, give their folder by --movies"
             + (", or use --allow-missing" if files else "")
         )
-    doubts = []
+    doubts = [] if doubt is None else [("series", mdoc.path.name, "mdocs of movies", doubt)]
     if renamed:
         doubts.append(("movie names", f"{len(renamed)} with another suffix", "files", renamed[0]))
     if unlisted := _unlisted(files.values(), of_others):
         doubts.append(("unlisted movies", ", ".join(unlisted), "files", "not in the mdoc"))
     timed = all(view.date_time is not None for view in views)
+    by_names = any("TiltAngle" not in section.fields for section in mdoc.views)
     return Description(
         mdoc=mdoc,
         views=views,
         files=files,
+        said_by="mdoc, else the movies' names" if by_names else "mdoc",
         orders=tuple(range(1, len(views) + 1)),
         order_by="DateTime" if timed else "mdoc",
         missing=tuple(missing),
@@ -349,7 +354,7 @@ def _listed_sections(
         try:
             angles = list(parse_range(where, count))
         except ValueError as error:
-            if "{TS}" in where or "/" in where:
+            if "{" in where or re.search("[A-Za-z/]", where):
                 raise UnusableData(f"{file}: no such file: correct --angles") from error
             raise UnusableData(f"{path}: --angles {where}: {error}") from error
         return _sections(path, count, angles, None, "--angles"), "--angles", None

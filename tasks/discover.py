@@ -39,6 +39,8 @@ class Source:
     is_stack : bool
     of_others : frozenset of str
         Names of movies that other mdocs of this import list.
+    doubt : str, optional
+        Why its movies may not be one series.
     fault : UserError, FormatError or OSError, optional
         Why it cannot be imported.
     """
@@ -49,6 +51,7 @@ class Source:
     movies: tuple[Named, ...] = ()
     is_stack: bool = False
     of_others: frozenset[str] = frozenset()
+    doubt: str | None = None
     fault: Exception | None = None
 
 
@@ -63,12 +66,13 @@ class Found:
 def find_sources(user: ImportParameters) -> Found:
     """Return the tilt series that the user's files hold.
 
-    An mdoc that cannot be read is a source with a fault; a montage found by wildcards is left out.
+    An mdoc that cannot be read is a source with a fault, as is a series that is there twice; a
+    montage found by wildcards is left out.
 
     Raises
     ------
     UnusableData
-        If there are none, or two have one name.
+        If there are none.
     """
     if user.pattern is not None:
         return _of_pattern(user.pattern)
@@ -95,7 +99,7 @@ def of_mdocs(paths: Sequence[Path]) -> Found:
             whole.append(Source(series_name(path), path, fault=error))
         else:
             if all(section.kind == "FrameSet" for section in mdoc.sections):
-                single.append(mdoc)
+                single.append(_with_movie(mdoc))
             else:
                 whole.append(Source(series_name(path), path, mdoc))
     listed = {s.path: _names(s.mdoc) for s in whole if s.mdoc is not None}
@@ -131,7 +135,10 @@ def series_name(path: Path) -> str:
 
 
 def _matching(pattern: str, what: str) -> list[Path]:
-    paths = sorted(Path(name) for name in glob.glob(str(Path(pattern).expanduser())))
+    text = str(Path(pattern).expanduser())
+    # Brackets stand for themselves where they match nothing: folders may have them in their names.
+    names = glob.glob(text) or glob.glob(text.replace("[", "[[]"))
+    paths = sorted(Path(name) for name in names)
     if not paths:
         raise UnusableData(f"{pattern}: no such {what}: check the path, and quote the wildcards")
     return paths
@@ -140,12 +147,11 @@ def _matching(pattern: str, what: str) -> list[Path]:
 def _distinct(sources: Iterable[Source]) -> tuple[Source, ...]:
     seen: dict[str, Source] = {}
     for source in sources:
-        if source.name in seen:
-            raise UnusableData(
-                f"{source.path}: same series name {source.name!r} as {seen[source.name].path}: "
-                "rename one"
+        if (other := seen.setdefault(source.name, source)) is not source and other.fault is None:
+            fault = UnusableData(
+                f"{source.path}: same series name {source.name!r} as {other.path}: rename one"
             )
-        seen[source.name] = source
+            seen[source.name] = replace(other, fault=fault)
     return tuple(seen[name] for name in sorted(seen))
 
 
@@ -169,6 +175,7 @@ def _grouped(movies: Sequence[tuple[Mdoc, MdocSection]]) -> list[Source]:
     They lie in one folder, their names begin alike, the stage stays, and an angle comes back only
     when a movie is taken again at once.
     """
+    listed = frozenset(section.movie_name for _, section in movies if section.movie_name)
     kinds: dict[tuple[Path, str], list[tuple[Mdoc, MdocSection]]] = {}
     for mdoc, section in movies:
         kinds.setdefault((mdoc.path.parent, _prefix(section, mdoc)), []).append((mdoc, section))
@@ -176,14 +183,27 @@ def _grouped(movies: Sequence[tuple[Mdoc, MdocSection]]) -> list[Source]:
     for (_, prefix), members in kinds.items():
         members.sort(key=_time)
         runs = [members[:1]]
+        doubts: list[str | None] = [None]
         for before, this in pairwise(members):
-            if _another_series(runs[-1], before[1], this[1]):
+            if why := _another_series(runs[-1], before[1], this[1]):
                 runs.append([])
+                doubts.append(f"taken as another series than the movies before: {why}")
             runs[-1].append(this)
-        for number, run in enumerate(runs, 1):
+        for number, (run, doubt) in enumerate(zip(runs, doubts, strict=True), 1):
             name = prefix if number == 1 else f"{prefix}_{number}"  # whatever comes after it
-            found.append(Source(_clean(name), run[0][0].path, _joined(run)))
+            mdoc = _joined(run)
+            others = listed - _names(mdoc)
+            found.append(Source(_clean(name), mdoc.path, mdoc, of_others=others, doubt=doubt))
     return found
+
+
+def _with_movie(mdoc: Mdoc) -> Mdoc:
+    """Return the mdoc of one movie with the movie's name, if need be by that of the mdoc."""
+    if len(mdoc.sections) != 1 or mdoc.sections[0].movie_name is not None:
+        return mdoc
+    (section,) = mdoc.sections
+    fields = {**section.fields, "SubFramePath": mdoc.path.stem}
+    return replace(mdoc, sections=(replace(section, fields=fields),))
 
 
 def _prefix(section: MdocSection, mdoc: Mdoc) -> str:
@@ -204,14 +224,19 @@ def _time(member: tuple[Mdoc, MdocSection]) -> tuple[datetime, int, str]:
 
 def _another_series(
     run: Sequence[tuple[Mdoc, MdocSection]], before: MdocSection, this: MdocSection
-) -> bool:
+) -> str | None:
+    """Return why `this` begins another series, None if it does not."""
     here, there = run[0][1].stage_position, this.stage_position
-    if here and there and max(abs(a - b) for a, b in zip(here, there, strict=True)) > SAME_STAGE:
-        return True
+    if here and there:
+        moved = max(abs(a - b) for a, b in zip(here, there, strict=True))
+        if moved > SAME_STAGE:
+            return f"the stage has moved by {moved:.1f} µm"
     angle = this.tilt_angle
     if angle is None or _close(before.tilt_angle, angle):
-        return False
-    return any(_close(section.tilt_angle, angle) for _, section in run)
+        return None
+    if any(_close(section.tilt_angle, angle) for _, section in run):
+        return f"{angle:.1f}° came again; if they are one, bring the series' own mdoc"
+    return None
 
 
 def _close(one: float | None, other: float) -> bool:

@@ -147,6 +147,44 @@ def test_an_mdoc_that_cannot_be_read_fails_alone(tmp_path: Path) -> None:
     assert "no [ZValue = n] or [FrameSet = n] section" in str(sources["broken"].fault)
 
 
+def test_a_series_that_is_there_twice_fails_alone(tmp_path: Path) -> None:
+    for name in ("TS_01.mdoc", "TS_01.mrc.mdoc", "TS_01.st.mdoc", "TS_02.mdoc"):
+        (tmp_path / name).write_text(f"[ZValue = 0]\nSubFramePath = {name}_0.tif\n")
+    first, second = found(tmp_path).sources
+    assert (first.name, second.name, second.fault) == ("TS_01", "TS_02", None)
+    with pytest.raises(UnusableData, match=r"same series name 'TS_01' as .*TS_01\.mdoc: rename"):
+        describe(first, ImportParameters(mdoc="x"))
+
+
+def test_brackets_in_a_folders_name_stand_for_themselves(tmp_path: Path) -> None:
+    folder = tmp_path / "grid [2]"
+    folder.mkdir()
+    write_movies(folder, (0, 3))
+    assert [source.name for source in found(folder).sources] == ["grid"]
+
+
+def test_the_mdoc_of_a_movie_need_not_name_it(tmp_path: Path) -> None:
+    write_movies(tmp_path, (0, 3))
+    for path in tmp_path.glob("*.mdoc"):
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(text for text in lines if "SubFramePath" not in text))
+        (tmp_path / path.stem).write_bytes(b"movie")
+    (source,) = found(tmp_path).sources
+    told = describe(source, ImportParameters(mdoc="x"))
+    assert [path.name[:14] for path in told.files.values()] == ["grid_00100_0.0", "grid_00101_3.0"]
+
+
+def test_a_series_cut_from_the_movies_before_it_is_doubted(tmp_path: Path) -> None:
+    write_movies(tmp_path, (0, 3, -3))
+    write_movies(tmp_path, (0, -3), first=103, minute=10)
+    for path in list(tmp_path.glob("*.mdoc")):
+        (tmp_path / path.stem).write_bytes(b"movie")
+    first, second = (describe(s, ImportParameters(mdoc="x")) for s in found(tmp_path).sources)
+    assert first.doubts == ()  # the other series' movies are not taken for unlisted ones
+    ((field, _, _, doubt),) = second.doubts
+    assert (field, "0.0° came again" in str(doubt)) == ("series", True)
+
+
 def test_movies_are_found_by_their_names(tmp_path: Path) -> None:
     for name in ("TS_01_000_0.0", "TS_01_001_3.0", "TS_02_000_0.0"):
         (tmp_path / f"{name}.mrc").touch()

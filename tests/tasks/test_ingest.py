@@ -335,14 +335,9 @@ def test_a_series_is_named_by_its_mdoc(file: str, name: str) -> None:
     assert series_name(Path(file)) == name
 
 
-def test_no_mdoc_and_two_of_one_name_are_errors(tmp_path: Path) -> None:
+def test_no_mdoc_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UnusableData, match=r"\*\.mdoc: no such mdoc: check the path"):
         find_sources(ImportParameters(mdoc=str(tmp_path / "*.mdoc")))
-    for name in ("a/TS_01.mrc.mdoc", "b/TS_01.mdoc"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_text("")
-    with pytest.raises(UnusableData, match=r"same series name 'TS_01'.*rename one"):
-        find_sources(ImportParameters(mdoc=str(tmp_path / "*/*.mdoc")))
 
 
 def test_defects_that_do_not_fit_the_frames_are_refused_at_import(

@@ -93,13 +93,23 @@ def validated(model: type[Model], values: Mapping[str, Any]) -> Model:
         On one line: which parameter, what was given, what is expected.
     """
     prepared = {
-        name: dict(_pair(name, text) for text in value) if isinstance(value, list) else value
+        name: dict(_pair(name, text) for text in value)
+        if isinstance(value, list)
+        else _choice(model.model_fields.get(name), value)
         for name, value in values.items()
     }
     try:
         return model.model_validate(prepared)
     except ValidationError as error:
         raise WrongParameter(_told(model, error)) from None
+
+
+def _choice(field: FieldInfo | None, value: Any) -> Any:
+    """Return the choice that text of the command line means: the number 1 for ``1``."""
+    if field is None or get_origin(field.annotation) is not Literal:
+        return value
+    choices = {str(choice): choice for choice in get_args(field.annotation)}
+    return choices.get(value, value) if isinstance(value, str) else value
 
 
 def _pair(name: str, text: str) -> tuple[str, str]:

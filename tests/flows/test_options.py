@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 import yaml
 
 from flows.options import PRESETS, as_yaml, pipeline_from, validated
 from tasks.errors import WrongParameter
-from tasks.parameters import ExcludeParameters, Pipeline
+from tasks.parameters import ExcludeParameters, ImportParameters, Pipeline
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -93,3 +94,19 @@ def test_lists_of_views_are_given_by_series() -> None:
     assert made.views == {"TS_01": "1,3-5", "TS_02": "7"}
     with pytest.raises(WrongParameter, match=r"views: '1,3' is not NAME=LIST, e\.g\. TS_01=1,3-5"):
         validated(ExcludeParameters, {"views": ["1,3"]})
+
+
+def test_every_choice_can_be_made_on_the_command_line() -> None:
+    numbers = 0
+    for name, field in ImportParameters.model_fields.items():
+        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        for choice in choices:
+            made = validated(ImportParameters, {"mdoc": "x", name: str(choice)})
+            assert getattr(made, name) == choice
+            numbers += isinstance(choice, int)
+    assert numbers == 7  # gain_rotate and eer_sampling
+
+
+def test_a_choice_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(WrongParameter, match="gain_rotate: input should be 0, 1, 2 or 3, not '5'"):
+        validated(ImportParameters, {"mdoc": "x", "gain_rotate": "5"})

@@ -76,7 +76,7 @@ def read_series(source: Source, user: ImportParameters) -> TiltSeries:
         pixel_size=pixel,
         tilt_axis=acquisition.tilt_axis(user, told, report),
         magnification=user.magnification or _float(told.views[0].fields.get("Magnification")),
-        gain=_reference("gain", user.gain, report, shape, _turn(user)),
+        gain=_gain(user, report, shape),
         gain_rotation=user.gain_rotate,
         gain_flip=user.gain_flip,
         gain_inverted=user.gain_inverted,
@@ -248,7 +248,7 @@ def _note_times(told: Description, report: Report) -> None:
         return
     numbers = [view.number for view in told.views]
     doubt = None
-    if told.order_by == "mdoc":
+    if told.order_by == "mdoc" and any(view.frame_range is None for view in told.views):
         doubt = "DateTime is missing in some sections: taken in the order of their numbers"
     elif told.order_by == "DateTime" and numbers != sorted(numbers):
         doubt = "DateTime and section numbers disagree; DateTime is used"
@@ -310,7 +310,7 @@ def _reference(
         raise UnusableData(f"{file}: no such file: correct the path of the {what}")
     doubt = None
     if shape is not None:
-        found = _shape_of(file, file.stat().st_mtime_ns)
+        found, _ = _looked_at(file.resolve(), file.stat().st_mtime_ns)
         upright = rotation % 2 == 0 if rotation is not None else _fit(found, shape)
         turned = found if upright else found[::-1]
         if not _fit(turned, shape):
@@ -324,15 +324,24 @@ def _reference(
     return _identity(file)
 
 
+def _gain(user: ImportParameters, report: Report, shape: Shape) -> FileIdentity | None:
+    identity = _reference("gain", user.gain, report, shape, _turn(user))
+    if identity is not None and not _looked_at(Path(identity.path), identity.mtime_ns)[1]:
+        raise UnusableData(f"{identity.path}: no pixel is above 0: give the gain of these movies")
+    return identity
+
+
 def _turn(user: ImportParameters) -> int | None:
     """Return the rotation of the references, None where the movies will tell it."""
     return None if user.gain_orientation == "auto" else user.gain_rotate
 
 
 @lru_cache(maxsize=16)
-def _shape_of(file: Path, _mtime_ns: int) -> Shape:
-    ny, nx = read_reference(file).shape
-    return ny, nx
+def _looked_at(file: Path, _mtime_ns: int) -> tuple[Shape, bool]:
+    """Return the shape of a reference, and whether any pixel of it is above 0."""
+    values = read_reference(file)
+    ny, nx = values.shape
+    return (ny, nx), bool((values > 0).any())
 
 
 def _fit(reference: Shape, frames: Shape) -> bool:

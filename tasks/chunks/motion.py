@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from tasks.record import Acquisition, View
 from tasks.store import Result
 
 FUNCTIONS = 9  # of a local field, at most
-PROFILE_SIZE = 2048  # pixels of the image at most along each side whose spectrum is shown
+PROFILE_SIZE = 1024  # pixels of the image at most along each side whose spectrum is shown
 PROFILE_BOX = 256  # pixels
 GRID = np.linspace(-0.5, 0.5, 9)  # places of the frame at which local motion is averaged
 
@@ -93,8 +94,10 @@ def correct_movie(
         else None,
     )
     image = to_host(sums.full)
-    plain = bin_images(trim(total, cropped), parameters.binning)
-    _write(target, index, sums, plain, last - first)
+    _write(target, index, sums)
+    side = ceil(PROFILE_SIZE * parameters.binning)
+    plain = bin_images(trim(total, cropped_shape((side, side), cropped)), parameters.binning)
+    _write_profiles(target, index, plain, sums.full, last - first)
     _write_motion(target, index, first, shifts, field)
     told = _told(motion, shifts, field, acquisition.pixel_size)
     return {
@@ -178,16 +181,19 @@ def _weights(
     return weights
 
 
-def _write(target: Result, index: int, sums: Sums, plain: Array, count: int) -> None:
+def _write(target: Result, index: int, sums: Sums) -> None:
     group = target.group()
     for name in ("odd", "even", "weighted"):
         if name in group:
             target.array(name)[index] = to_host(getattr(sums, name))
     target.array("images")[index] = to_host(sums.full)
-    ny, nx = (min(n, PROFILE_SIZE) for n in plain.shape)
-    box = profile_box((ny, nx))
+
+
+def _write_profiles(target: Result, index: int, plain: Array, image: Array, count: int) -> None:
+    shape = cropped_shape((PROFILE_SIZE, PROFILE_SIZE), (plain.shape[0], plain.shape[1]))
+    box = profile_box((image.shape[0], image.shape[1]))
     target.array("profiles")[index] = np.stack(
-        [radial_profile(trim(image, (ny, nx)), box) / count for image in (plain, sums.full)]
+        [radial_profile(trim(one, shape), box) / count for one in (plain, image)]
     )
 
 

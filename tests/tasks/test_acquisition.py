@@ -141,3 +141,10 @@ def test_a_dark_view_is_seen_though_another_view_has_no_mean(tmp_path: Path) -> 
     excluded = {view.tilt_angle: view.excluded for view in imported(path, dose=3).views}
     assert str(excluded.pop(-3)).startswith("dark: mean 1 where about")
     assert set(excluded.values()) == {None}
+
+
+def test_a_gain_without_signal_is_refused(tmp_path: Path) -> None:
+    path = write_series(tmp_path)
+    write_stack(tmp_path / "gain.mrc", np.zeros((1, 16, 16), np.float32), 1.0)
+    with pytest.raises(UnusableData, match=r"gain\.mrc: no pixel is above 0"):
+        imported(path, dose=3, gain=str(tmp_path / "gain.mrc"))

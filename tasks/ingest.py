@@ -310,7 +310,7 @@ def _reference(
         raise UnusableData(f"{file}: no such file: correct the path of the {what}")
     doubt = None
     if shape is not None:
-        found, _ = _looked_at(file.resolve(), file.stat().st_mtime_ns)
+        found, _ = _looked_at(file.absolute(), file.stat().st_mtime_ns)
         upright = rotation % 2 == 0 if rotation is not None else _fit(found, shape)
         turned = found if upright else found[::-1]
         if not _fit(turned, shape):

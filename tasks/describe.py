@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tasks.discover import SUFFIXES, Source, series_name
 from tasks.errors import UnusableData
-from tasks.formats.errors import FormatError
+from tasks.formats.errors import FormatError, shown
 from tasks.formats.mdoc import Mdoc, MdocSection, read_mdoc, section_from_values
 from tasks.formats.movie_names import split_name
 from tasks.formats.mrc import open_frames
@@ -137,15 +137,22 @@ def _of_mdoc(
     doubts = [] if doubt is None else [("series", mdoc.path.name, "mdocs of movies", doubt)]
     if renamed:
         doubts.append(("movie names", f"{len(renamed)} with another suffix", "files", renamed[0]))
+    if mdoc.ignored:
+        number, text = mdoc.ignored[0]
+        doubt = f"line {number} means nothing: {shown(text)}"
+        doubts.append(("mdoc lines", f"{len(mdoc.ignored)} left out", "mdoc", doubt))
+    unangled = [view.number for view in mdoc.views if "TiltAngle" not in view.fields]
+    if unangled:
+        doubt = f"no TiltAngle in the mdoc, first in section {unangled[0]}"
+        doubts.append(("angles by name", f"{len(unangled)} of {len(views)}", "files", doubt))
     if unlisted := _unlisted(files.values(), of_others):
         doubts.append(("unlisted movies", ", ".join(unlisted), "files", "not in the mdoc"))
     timed = all(view.date_time is not None for view in views)
-    by_names = any("TiltAngle" not in section.fields for section in mdoc.views)
     return Description(
         mdoc=mdoc,
         views=views,
         files=files,
-        said_by="mdoc, else the movies' names" if by_names else "mdoc",
+        said_by="mdoc, else the movies' names" if unangled else "mdoc",
         orders=tuple(range(1, len(views) + 1)),
         order_by="DateTime" if timed else "mdoc",
         missing=tuple(missing),

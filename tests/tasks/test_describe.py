@@ -1,0 +1,53 @@
+"""What is doubted of a tilt series before its movies are opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.describe import Description, describe
+from tasks.discover import Source, mdoc_source
+from tasks.errors import UnusableData
+from tasks.formats.mrc import write_stack
+from tasks.parameters import ImportParameters
+
+
+def described(folder: Path, old: str = "", new: str = "") -> Description:
+    text = ""
+    for i, tilt in enumerate((0.0, 3.0, -3.0)):
+        name = f"TS_01_{i:03d}_{tilt}.mrc"
+        (folder / name).write_bytes(b"movie")
+        text += f"[ZValue = {i}]\nTiltAngle = {tilt}\nSubFramePath = D:\\{name}\n\n"
+    path = folder / "TS_01.mdoc"
+    path.write_text(text.replace(old, new) if old else text)
+    return describe(mdoc_source(path), ImportParameters(mdoc="x"))
+
+
+def test_an_mdoc_that_says_all_is_not_doubted(tmp_path: Path) -> None:
+    told = described(tmp_path)
+    assert (told.doubts, told.said_by) == ((), "mdoc")
+
+
+@pytest.mark.parametrize("new", ["Angle = 3.0", "Tilt{Angle = 3.0"])
+def test_an_angle_that_only_the_movies_name_tells_is_noted(tmp_path: Path, new: str) -> None:
+    told = described(tmp_path, "TiltAngle = 3.0", new)
+    assert [view.tilt_angle for view in told.views] == [0, 3, -3]
+    assert told.said_by == "mdoc, else the movies' names"
+    ((field, value, _, doubt),) = told.doubts
+    assert (field, value) == ("angles by name", "1 of 3")
+    assert doubt == "no TiltAngle in the mdoc, first in section 1"
+
+
+def test_lines_that_mean_nothing_are_noted(tmp_path: Path) -> None:
+    told = described(tmp_path, "[ZValue = 2]", "[ZValue = 2]\nVoltage 300")
+    ((field, value, _, doubt),) = told.doubts
+    assert (field, value) == ("mdoc lines", "1 left out")
+    assert doubt == "line 10 means nothing: 'Voltage 300'"
+
+
+def test_a_file_of_angles_that_is_not_there_is_named(tmp_path: Path) -> None:
+    write_stack(tmp_path / "TS_01.st", [[[1.0, 2.0]]], 1.0)
+    source = Source("TS_01", tmp_path / "TS_01.st", is_stack=True)
+    with pytest.raises(UnusableData, match=r"angles\.tlt: no such file: correct --angles"):
+        describe(source, ImportParameters(stack="x", angles="angles.tlt"))

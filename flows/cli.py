@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -56,6 +58,9 @@ def main() -> None:
     # Runs, states and tracebacks go to Prefect's own log, which its UI shows; Prefect reads this
     # when it is imported, which the commands do as late as they can.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    # A service that is stopped ends as by Ctrl-C, or Prefect's embedded server would outlive it.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(standalone_mode=False)  # Typer returns the code of an Exit or an interrupt
         if code == 130:

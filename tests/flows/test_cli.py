@@ -269,3 +269,23 @@ def test_brackets_in_names_are_printed_as_they_are(tiltflow: Command, own_data: 
     ended = tiltflow("import", project, "--mdoc", folder.parent / "my*data" / "*.mdoc")
     assert (ended.code, ended.err) == (0, "")
     assert "[bold]data" in ended.out
+
+
+STOPPED = """
+import atexit, os, signal, time
+from flows import cli
+atexit.register(print, "tidied up")
+def app(**_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+cli.app = app
+cli.main()
+"""
+
+
+def test_a_service_that_is_stopped_tidies_up_as_after_an_interrupt() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", STOPPED], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout.strip()) == (130, "tidied up")
+    assert ended.stderr.startswith("tiltflow: stopped; what is done is kept")

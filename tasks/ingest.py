@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import pairwise
 from math import isfinite
-from pathlib import Path
 
 from prefect import task
 from prefect.artifacts import create_table_artifact
@@ -19,20 +17,16 @@ from tasks.acquisition import Report
 from tasks.describe import Description, describe
 from tasks.discover import Source
 from tasks.errors import UnusableData
-from tasks.formats.defects import read_defect_mask
 from tasks.formats.eer import EerMovie
-from tasks.formats.gain_files import FINEST, read_reference
 from tasks.formats.mdoc import MdocSection
 from tasks.formats.movie_names import split_name
 from tasks.formats.movies import Movie, open_movie
 from tasks.formats.tilt_list import STEEPEST
-from tasks.identity import identify
 from tasks.parameters import ImportParameters
-from tasks.record import Acquisition, FileIdentity, TiltSeries, View
+from tasks.record import Acquisition, TiltSeries, View
+from tasks.references import Shape, dark_file, defects_file, gain_file, identity_of
 from tasks.store import parse_project
 from tasks.work import artifact_key
-
-Shape = tuple[int, int]
 
 OFF_NAME = 1.5  # degrees by which a movie's name may miss the stage's tilt
 MOST_HALF_LIT = 2  # frames of a view for which the beam came or went
@@ -76,12 +70,12 @@ def read_series(source: Source, user: ImportParameters) -> TiltSeries:
         pixel_size=pixel,
         tilt_axis=acquisition.tilt_axis(user, told, report),
         magnification=user.magnification or _float(told.views[0].fields.get("Magnification")),
-        gain=_gain(user, report, shape),
+        gain=gain_file(user, report, shape),
         gain_rotation=user.gain_rotate,
         gain_flip=user.gain_flip,
         gain_inverted=user.gain_inverted,
-        dark=_reference("dark reference", user.dark, report, shape, _turn(user)),
-        defects=_defects(user.defects, report, shape),
+        dark=dark_file(user, report, shape),
+        defects=defects_file(user, report, shape),
         eer_sampling=sampling,
     )
     doses = acquisition.dose_of_view(user, told, pixel, report)
@@ -95,7 +89,7 @@ def read_series(source: Source, user: ImportParameters) -> TiltSeries:
             order=told.orders[i],
             prior_dose=prior[i],
             dose=doses[i],
-            movie=_identity(path),
+            movie=identity_of(path),
             first_frame=frames[i][0] + 1,
             frames=frames[i][1],
             grouping=frames[i][2],
@@ -290,83 +284,6 @@ def _flag_dark(
         flagged[i] = views[i].model_copy(update={"excluded": reason})
         report.add("excluded view", f"{angles[dark.index]:.2f}°", "mdoc MinMaxMean", reason)
     return flagged
-
-
-# -- references -----------------------------------------------------------------------------------
-
-
-def _reference(
-    what: str,
-    path: str | None,
-    report: Report,
-    shape: Shape | None = None,
-    rotation: int | None = 0,
-) -> FileIdentity | None:
-    if path is None:
-        report.add(what, "none", "default")
-        return None
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise UnusableData(f"{file}: no such file: correct the path of the {what}")
-    doubt = None
-    if shape is not None:
-        found, _ = _looked_at(file.absolute(), file.stat().st_mtime_ns)
-        upright = rotation % 2 == 0 if rotation is not None else _fit(found, shape)
-        turned = found if upright else found[::-1]
-        if not _fit(turned, shape):
-            raise UnusableData(
-                f"{file}: {turned[0]}×{turned[1]} pixels as rotated, the movies have "
-                f"{shape[0]}×{shape[1]}: give the {what} of these movies, or --gain-rotate"
-            )
-        if turned != shape:
-            doubt = f"{turned[0]}×{turned[1]} pixels, the movies {shape[0]}×{shape[1]}: resampled"
-    report.add(what, file, "user", doubt)
-    return _identity(file)
-
-
-def _gain(user: ImportParameters, report: Report, shape: Shape) -> FileIdentity | None:
-    identity = _reference("gain", user.gain, report, shape, _turn(user))
-    if identity is not None and not _looked_at(Path(identity.path), identity.mtime_ns)[1]:
-        raise UnusableData(f"{identity.path}: no pixel is above 0: give the gain of these movies")
-    return identity
-
-
-def _turn(user: ImportParameters) -> int | None:
-    """Return the rotation of the references, None where the movies will tell it."""
-    return None if user.gain_orientation == "auto" else user.gain_rotate
-
-
-@lru_cache(maxsize=16)
-def _looked_at(file: Path, _mtime_ns: int) -> tuple[Shape, bool]:
-    """Return the shape of a reference, and whether any pixel of it is above 0."""
-    values = read_reference(file)
-    ny, nx = values.shape
-    return (ny, nx), bool((values > 0).any())
-
-
-def _fit(reference: Shape, frames: Shape) -> bool:
-    """Tell whether a reference is that of the frames at the same or another sampling."""
-    return any(
-        (reference[0] * a, reference[1] * a) == (frames[0] * b, frames[1] * b)
-        for a, b in ((1, 1), (2, 1), (FINEST, 1), (1, 2), (1, FINEST))
-    )
-
-
-def _defects(path: str | None, report: Report, shape: Shape) -> FileIdentity | None:
-    identity = _reference("defects", path, report)
-    if identity is not None:
-        read_defect_mask(identity.path, shape)  # what cannot be used is refused now, not in a run
-    return identity
-
-
-def _identity(path: Path) -> FileIdentity:
-    status = path.stat()
-    return _identified(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)  # all views of a stack, and the gain of all series, are one file each
-def _identified(path: Path, _size: int, _mtime_ns: int) -> FileIdentity:
-    return identify(path)
 
 
 # -- values ---------------------------------------------------------------------------------------

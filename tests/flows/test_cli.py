@@ -153,7 +153,7 @@ def test_import_prints_where_each_field_comes_from(
     assert "TS_01: 7 views" in ended.out
     assert "TS_02: 7 views" in ended.out
     assert re.search(r"pixel size\W+2\.7 Å\W+user\W+mdoc PixelSpacing.* says 5\.4 Å", ended.out)
-    assert re.search(r"Cs\W+2\.7\W+default", ended.out)
+    assert re.search(r"Cs\W+2\.7 mm\W+default", ended.out)
 
 
 def test_a_second_run_does_nothing_and_says_so(tiltflow: Command, finished_copy: str) -> None:

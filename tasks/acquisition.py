@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import isclose, isfinite, remainder
 
-from tasks.describe import Description
+from tasks.description import Description
 from tasks.errors import UnusableData
 from tasks.formats.mdoc import MdocSection
 from tasks.parameters import ImportParameters

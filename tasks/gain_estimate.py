@@ -73,6 +73,8 @@ def estimate(
     target = Path(output).expanduser()
     if not target.parent.is_dir():
         raise WrongParameter(f"{target.parent}: no such folder: make it, or give another output")
+    if target.exists():
+        raise WrongParameter(f"{target}: exists already: give another output, or remove it")
     pieces = pieces_of(movies)
     refuse_dark_of_counts(pieces, dark)
     sums: dict[int, Image] = {}

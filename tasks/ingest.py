@@ -14,7 +14,8 @@ from prefect.context import TaskRunContext
 from kernels.views import dark_views
 from tasks import acquisition
 from tasks.acquisition import Report
-from tasks.describe import Description, describe
+from tasks.describe import describe
+from tasks.description import Description
 from tasks.discover import Source
 from tasks.errors import UnusableData
 from tasks.formats.eer import EerMovie

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from tasks.describe import describe, find_movie
+from tasks.describe import cut_off, describe, find_movie
 from tasks.discover import Found, Source, find_sources, of_mdocs, series_name
 from tasks.errors import UnusableData, UserError, one_line
 from tasks.formats.errors import FormatError
@@ -26,7 +26,6 @@ from tasks.watch import (
     Stamps,
     Verdict,
     WatchParameters,
-    cut_off,
     judge,
     mark_of,
     remember,

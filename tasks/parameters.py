@@ -32,7 +32,7 @@ GainFlip = Literal["none", "up-down", "left-right"]
 class Parameters(BaseModel):
     """Base of all parameter models: frozen, and refusing unknown names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def for_series(self, name: str) -> Self:
         """Return what of the parameters concerns series `name`."""
@@ -123,6 +123,8 @@ class ImportParameters(Parameters):
                 f"{' and '.join(given) or 'nothing'} given: name the tilt series by one of mdoc, "
                 "pattern and stack"
             )
+        if self.gain_orientation == "auto" and self.gain is None:
+            raise ValueError("gain_orientation auto without a gain: give --gain")
         return self
 
 

@@ -17,14 +17,11 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tasks.formats.mdoc import Mdoc
 from tasks.parameters import ImportParameters
 
 # imported: as it is now. failed: for the first time, refused: as it was when it failed.
 State = Literal["waiting", "ready", "imported", "failed", "refused"]
 Stamps = Mapping[str, tuple[int, int]]  # path → size [bytes], modification time [ns]
-
-LEAST_OTHERS = 2  # sections that tell which keys a section of this mdoc has
 
 
 class WatchParameters(ImportParameters):
@@ -197,25 +194,6 @@ def judge(
         return Verdict("waiting", f"{of}{more}, starts at {_time(ends)} unless more comes")
     fault = check()
     return Verdict("ready", views) if fault is None else _faulty(views, fault, ends, idle)
-
-
-def cut_off(mdoc: Mdoc) -> str | None:
-    """Return why the mdoc seems to end within a section, or None: its last one lacks a key.
-
-    The key is one that every other section has; of joined mdocs each has a last section.
-    """
-    lasts = {section.path: section for section in mdoc.sections}
-    for path, last in lasts.items():
-        others = [s.fields for s in mdoc.sections if s is not last and s.kind == last.kind]
-        if len(others) < LEAST_OTHERS:
-            continue
-        for key in others[0]:
-            if key not in last.fields and all(key in fields for fields in others):
-                return (
-                    f"{path}: [{last.kind} = {last.number}] ends before {key}, which all others "
-                    "have: copy the file again, or import it as it is with `tiltflow import`"
-                )
-    return None
 
 
 def _faulty(views: str, fault: str, ends: float, idle: bool) -> Verdict:

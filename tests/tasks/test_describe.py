@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tasks.describe import Description, describe
+from tasks.describe import describe
+from tasks.description import Description
 from tasks.discover import Source, mdoc_source
 from tasks.errors import UnusableData
 from tasks.formats.mrc import write_stack
 from tasks.parameters import ImportParameters
+
+
+def test_an_mdoc_that_ends_within_a_section_is_doubted(tmp_path: Path) -> None:
+    text = "Voltage = 300\n"
+    for i in range(4):
+        write_stack(tmp_path / f"m{i}.mrc", np.ones((1, 8, 8), np.int16), 1.35)
+        text += f"\n[ZValue = {i}]\nTiltAngle = {i}\nSubFramePath = m{i}.mrc\nBinning = 1\n"
+    path = tmp_path / "TS_1.mdoc"
+    for content, doubted in ((text, False), (text.removesuffix("Binning = 1\n"), True)):
+        path.write_text(content)
+        doubts = describe(mdoc_source(path), ImportParameters(mdoc="x")).doubts
+        assert (("mdoc", "may be cut off") in [doubt[:2] for doubt in doubts]) == doubted
 
 
 def described(folder: Path, old: str = "", new: str = "") -> Description:

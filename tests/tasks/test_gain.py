@@ -209,7 +209,9 @@ def test_bad_pixels_are_written_as_defects(movies: list[Path], tmp_path: Path) -
     assert made.bad_pixels == 3 + SHAPE[0]
     assert made.defects == str(tmp_path / "gain.defects.txt")
     assert read_defects(made.defects) == [(100, 0, 1, SHAPE[0]), (30, 20, 3, 1)]
-    estimate.fn(spoiled, str(tmp_path / "gain.mrc"), THREADS, str(tmp_path / "own.txt"))
+    with pytest.raises(WrongParameter, match=r"gain\.mrc: exists already: give another output"):
+        estimate.fn(spoiled, str(tmp_path / "gain.mrc"), THREADS)
+    estimate.fn(spoiled, str(tmp_path / "again.mrc"), THREADS, str(tmp_path / "own.txt"))
     assert read_defects(tmp_path / "own.txt") == read_defects(made.defects)
 
 
@@ -218,7 +220,7 @@ def test_too_few_electrons_are_told(movies: list[Path], tmp_path: Path) -> None:
     assert made.noise is not None
     assert made.noise > made.structure
     assert "more noise than structure" in made.message
-    one = estimate.fn([str(movies[0])], str(tmp_path / "gain.mrc"), THREADS)
+    one = estimate.fn([str(movies[0])], str(tmp_path / "one.mrc"), THREADS)
     assert one.noise is None
     assert "at least two movies" in one.message
 

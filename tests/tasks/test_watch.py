@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tasks.describe import cut_off
 from tasks.formats.mdoc import Mdoc, MdocSection
-from tasks.watch import Memory, Seen, Verdict, WatchParameters, cut_off, judge, mark_of, remember
+from tasks.watch import Memory, Seen, Verdict, WatchParameters, judge, mark_of, remember
 
 ASKED = WatchParameters(settle=30, idle=15)
 MDOC, MOVIE = "/s/TS_01.mrc.mdoc", "/s/frames/TS_01_000_0.0.mrc"

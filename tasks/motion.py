@@ -10,6 +10,7 @@ from tasks.chunks.motion import (
     FUNCTIONS,
     correct_movie,
     cropped_shape,
+    frame_range,
     memory_of_movie,
     profile_box,
 )
@@ -51,7 +52,9 @@ def motion(
         arguments = (work.result, index, view, record.acquisition, record.shape, parameters)
         return Unit(name, arguments)
 
-    memory = memory_of_movie(record.shape, record.acquisition, parameters)
+    used = [frame_range(view, parameters) for view in record.views]
+    most = max(last - first for first, last in used)
+    memory = memory_of_movie(record.shape, record.acquisition, parameters, most)
     units = [unit(f"view-{i:03d}", i, parameters) for i in range(len(record.views))]
     reports = work.scatter(correct_movie, units, memory=memory)
     rows = [reports[one.name] for one in units]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from eer_files import NX, NY, encoded, write_eer
 
+from tasks.chunks.motion import memory_of_movie
 from tasks.discover import find_sources, mdoc_source
 from tasks.errors import UnusableData
 from tasks.formats.errors import FormatError
@@ -294,3 +295,18 @@ def test_eer_movies_are_summed_at_the_sampling_asked_for(tmp_path: Path, samplin
     )
     images = parse_project(project).series("P").result("motion", outcome.key).array("images")
     np.testing.assert_allclose(images[1], total[::-1], atol=1e-4)
+
+
+def test_the_memory_stated_covers_the_spectra_of_all_frames(tiny_project: str) -> None:
+    # Peaks measured with 2048² movies of 2.5 Å, reduced to 1024²: 1.54 GB with 40 frames,
+    # 3.64 GB with 100.
+    given = parse_project(tiny_project).series("TS_01").imported().acquisition
+    coarse = given.model_copy(update={"pixel_size": 2.5, "gain": None, "dark": None})
+
+    def stated(frames: int, **chosen: Any) -> int:
+        return memory_of_movie((2048, 2048), coarse, MotionParameters(**chosen), frames)
+
+    assert 1.54e9 < stated(40) < 2 * 1.54e9
+    assert 3.64e9 < stated(100) < 2 * 3.64e9
+    assert stated(100, group=10, group_local=10) < stated(100) / 3
+    assert stated(100, align=False) < stated(100) / 3

@@ -1,6 +1,6 @@
 """Motion of a movie: its frames' shifts and a smooth field of local motion.
 
-The whole frames are placed first, from rest and from the best steady drift at 10 Å per pixel,
+The whole frames are placed first, from rest and from the best drifts, at 10 Å per pixel,
 then at 5 Å. Patches cut from the frames so aligned give shifts and field together, by maximum
 likelihood (`kernels.motion_likelihood`). A field without evidence is dropped, and so is all
 motion of a movie in which nothing is seen.
@@ -106,7 +106,8 @@ def estimate_motion(
     pixel_size : float
         Of the frames [Å].
     max_drift : float
-        Steady drift from first to last frame that the first search covers, per axis [Å].
+        Drift from first to last frame, steady or settling, that the first search covers, per
+        axis [Å].
     patches : (int, int), optional
         Patches along y and x; by default one every 230 Å, 3 to 8.
     group_global, group_local : int

@@ -55,7 +55,7 @@ def _powers(count: int) -> list[tuple[int, int]]:
 
 
 def fit_frames(movie: Movie, max_drift: float, b_factor: float | None) -> Motion:
-    """Place the whole frames: from rest and from a steady drift, coarsely, then finely."""
+    """Place the whole frames: from rest and from two kinds of drift, coarsely, then finely."""
     n = movie.count
     one, order = np.ones((1, 1)), np.zeros(1, dtype=np.intp)
     rest = np.zeros((n, 1, 2))
@@ -65,8 +65,8 @@ def fit_frames(movie: Movie, max_drift: float, b_factor: float | None) -> Motion
     coarse = movie.reduced(COARSE_PIXEL)
     samples = coarse.samples()
     weights = _plain_weights(samples)
-    drift = coarse.steady_drift(weights.weight[0], max_drift)[:, None, :]
-    tried = [fit(samples, one, order, start, widths, weights) for start in (rest, drift)]
+    drifts = [drift[:, None, :] for drift in coarse.drifts(weights.weight[0], max_drift)]
+    tried = [fit(samples, one, order, start, widths, weights) for start in (rest, *drifts)]
     best = max(tried, key=lambda motion: motion.significance)
     return fit(
         movie.samples(), one, order, best.coefficients, best.widths, b_factor=b_factor or 0.0

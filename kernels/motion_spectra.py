@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import combinations
 from math import pi
 from typing import Any
 
@@ -29,6 +30,8 @@ SPIKE = 10.0  # standard deviations
 TAPER = 0.03  # of the shorter side
 HIGH_PASS = 500.0  # Å: illumination and its gradients stay with the camera
 DRIFT_STEP = 2.5  # Å
+MOST_GROUPS = 10  # of frames among which a drift is looked for
+SETTLING = 0.35  # of the movie: the time in which a burst of motion falls to 1/e
 
 
 @dataclass(frozen=True)
@@ -189,29 +192,36 @@ class Movie:
             np.array([self.independent]),
         )
 
-    def steady_drift(self, weight: NDArray[np.float32], max_drift: float) -> NDArray[np.float64]:
-        """Return the places [Å] of the steady drift that fits all pairs of frames best.
+    def drifts(self, weight: NDArray[np.float32], max_drift: float) -> list[NDArray[np.float64]]:
+        """Return the places [Å] of drifts that fit all pairs of frames best, one for each course.
 
-        `weight` counts the coefficients of `samples`; drifts up to `max_drift` [Å] are tried.
+        The courses are a steady one and one that settles. `weight` counts the coefficients of
+        `samples`; drifts up to `max_drift` [Å] are tried.
         """
         n = self.count
-        size = -(-n // 10)
+        size = -(-n // MOST_GROUPS)
         groups = [sum(self.spectra[i : i + size]) for i in range(0, n, size)]
         steps = np.arange(-max_drift, max_drift + DRIFT_STEP / 2, DRIFT_STEP)
         y, x = np.meshgrid(steps, steps, indexing="ij")
-        score = np.zeros_like(y)
+        time = np.linspace(0, 1, n)
+        courses = [time, -np.expm1(-time / SETTLING) / -np.expm1(-1 / SETTLING)]
+        scores = [np.zeros_like(y) for _ in courses]
         grid = np.zeros(self.band.shape, np.float32)
         grid[self.band > 0] = weight
         scale = asarray_like(grid, self.spectra[0])
-        for lag in range(1, len(groups)):
-            pairs = zip(groups[lag:], groups[:-lag], strict=True)
-            products = [later * namespace(later).conj(earlier) for later, earlier in pairs]
-            correlation = to_host(irfft2(sum(products) * scale, self.shape))
-            part = lag * size / (n - 1)
-            where = [part * y / self.pixel[0], part * x / self.pixel[1]]
-            score += map_coordinates(correlation, where, order=1, mode="grid-wrap")
-        best = np.unravel_index(int(score.argmax()), score.shape)
-        return np.outer(np.linspace(-0.5, 0.5, n), steps[list(best)])
+        for i, j in combinations(range(len(groups)), 2):
+            product = groups[j] * namespace(groups[i]).conj(groups[i]) * scale
+            correlation = to_host(irfft2(product, self.shape))
+            for course, score in zip(courses, scores, strict=True):
+                later, earlier = (course[k * size : (k + 1) * size].mean() for k in (j, i))
+                part = later - earlier
+                where = [part * y / self.pixel[0], part * x / self.pixel[1]]
+                score += map_coordinates(correlation, where, order=1, mode="grid-wrap")
+        found = []
+        for course, score in zip(courses, scores, strict=True):
+            best = np.unravel_index(int(score.argmax()), score.shape)
+            found.append(np.outer(course - course.mean(), steps[list(best)]))
+        return found
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,9 @@ class ImportParameters(Parameters):
         return self
 
 
+LEAST_PIXELS = 16  # along each side of an image
+
+
 class SumParameters(Parameters):
     """Summing of the frames of the movies."""
 
@@ -150,6 +153,11 @@ class SumParameters(Parameters):
     def _frames_in_order(self) -> Self:
         if self.last_frame is not None and self.last_frame < self.first_frame:
             raise ValueError(f"last frame {self.last_frame} before first frame {self.first_frame}")
+        if self.crop is not None and min(self.crop) < LEAST_PIXELS * self.binning:
+            raise ValueError(
+                f"crop {self.crop[0]}×{self.crop[1]} leaves less than {LEAST_PIXELS} pixels at "
+                f"binning {self.binning:g}"
+            )
         return self
 
 

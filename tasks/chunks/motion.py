@@ -158,11 +158,16 @@ def _estimated(
     acquisition: Acquisition,
     parameters: MotionParameters,
 ) -> MovieMotion:
-    count = frame_range(view, parameters)
-    if parameters.reference_frame > count[1] - count[0]:
+    first, last = frame_range(view, parameters)
+    used = f"{view.movie.path}: {last - first} frames are used"
+    if parameters.reference_frame > last - first:
         raise UnusableData(
-            f"{view.movie.path}: {count[1] - count[0]} frames are used, none is the "
-            f"{parameters.reference_frame}th: choose another --reference-frame"
+            f"{used}, none is the {parameters.reference_frame}th: choose another --reference-frame"
+        )
+    if max(parameters.group, parameters.group_local) >= last - first:
+        raise UnusableData(
+            f"{used}, no two groups of {max(parameters.group, parameters.group_local)}: "
+            "choose a smaller --group and --group-local"
         )
     return estimate_motion(
         frames,

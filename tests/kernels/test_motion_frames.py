@@ -102,8 +102,11 @@ def test_hot_pixels_and_xrays_do_not_hold_the_motion_back():
     assert error(estimate_motion(spoilt, PIXEL, local=False).shifts, clean.shifts) < 0.05
 
 
-def test_a_large_steady_drift_is_within_the_first_search():
-    motion = np.linspace(0, 1, 8)[:, None] * [25.0, 15.0]
+@pytest.mark.parametrize("course", ["steady", "settling"])
+def test_a_large_drift_is_within_the_first_search(course):
+    time = np.linspace(0, 1, 8)
+    shape = time if course == "steady" else (1 - np.exp(-3 * time)) / (1 - np.exp(-3))
+    motion = shape[:, None] * [25.0, -35.0]
     found = estimate_motion(movie(512, motion, dose=1.5, seed=6), PIXEL, local=False)
     assert error(found.shifts, motion) < 0.3
 

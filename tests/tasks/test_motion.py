@@ -239,6 +239,10 @@ def test_the_dose_weighted_sum_is_written_when_asked_for(tiny_project: str) -> N
 def test_a_reference_frame_that_is_not_used_is_refused(tiny_project: str) -> None:
     with pytest.raises(UnusableData, match="2 frames are used, none is the 3th"):
         corrected(tiny_project, first_frame=3, reference_frame=3)
+    with pytest.raises(UnusableData, match=r"4 frames are used, no two groups of 4: choose"):
+        corrected(tiny_project, group=4)
+    with pytest.raises(ValueError, match="crop 8×90 leaves less than 16 pixels at binning 1"):
+        corrected(tiny_project, crop=(8, 90))
 
 
 def test_the_reference_frame_has_no_shift(tiny_project: str) -> None:

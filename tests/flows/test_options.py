@@ -101,7 +101,7 @@ def test_every_choice_can_be_made_on_the_command_line() -> None:
     for name, field in ImportParameters.model_fields.items():
         choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
         for choice in choices:
-            made = validated(ImportParameters, {"mdoc": "x", name: str(choice)})
+            made = validated(ImportParameters, {"mdoc": "x", "gain": "g", name: str(choice)})
             assert getattr(made, name) == choice
             numbers += isinstance(choice, int)
     assert numbers == 7  # gain_rotate and eer_sampling

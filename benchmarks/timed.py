@@ -106,7 +106,11 @@ def motion_estimate(frames: int = 8, size: int = 1024) -> Work:
     )
 
 
-def movie_sum(frames: int = 8, size: int = 4096, grid: NDArray[np.float64] | None = None) -> Work:
+def movie_sum(frames: int = 8, size: int = 4096) -> Work:
+    return _sum(frames, size, None)
+
+
+def _sum(frames: int, size: int, grid: NDArray[np.float64] | None) -> Work:
     image = _images(size, size)  # the same one again and again: a movie is not held in memory
     shifts = np.linspace(0, 3, 2 * frames).reshape(frames, 2)
     field = None if grid is None else warp.grid_field(grid)
@@ -127,7 +131,7 @@ def movie_sum(frames: int = 8, size: int = 4096, grid: NDArray[np.float64] | Non
 def movie_sum_local(frames: int = 8, size: int = 4096) -> Work:
     y, x = np.meshgrid(*[np.linspace(-2, 2, 9)] * 2, indexing="ij")
     course = np.linspace(0, 1, frames)[:, None, None, None]
-    return movie_sum(frames, size, course * np.stack([y * y - x, x * y], axis=-1))
+    return _sum(frames, size, course * np.stack([y * y - x, x * y], axis=-1))
 
 
 def bad_pixel_search(size: int = 4096) -> Work:

@@ -68,9 +68,6 @@ class MovieMotion:
         Gain in log-likelihood by the field, less what its freedom gains on noise.
     model : {'local', 'global', 'none'}
         What the movie supports; 'none': nothing was found, all shifts are zero.
-    widths : (orders,) float64
-        Learnt root-mean-square second difference in time of the shifts and of the field's
-        orders 1, 2, … [Å].
     """
 
     shifts: Floats
@@ -79,7 +76,6 @@ class MovieMotion:
     significance: float
     evidence: float
     model: Literal["local", "global", "none"]
-    widths: Floats
 
 
 def estimate_motion(
@@ -150,7 +146,7 @@ def estimate_motion(
     places = spread(found.coefficients[:, 0], group_global, count)
     uncertainty = spread(found.uncertainty, group_global, count)
     model: Literal["local", "global", "none"] = "global"
-    field, evidence, widths = None, 0.0, found.widths
+    field, evidence = None, 0.0
     if movie.count > 1 and found.significance < min_significance:
         model, places = "none", np.zeros((count, 2))
     elif local and -(-movie.count // small) > 1:
@@ -159,7 +155,7 @@ def estimate_motion(
         patched = fit_patches(movie, removed, small, patches, b_factor_local, width)
         evidence = patched.evidence
         if evidence >= LEAST_EVIDENCE:
-            model, widths = "local", patched.widths
+            model = "local"
             course = spread(patched.coefficients, group_local, count)
             places = places + course[:, 0] - spread(middle(places, group_local), group_local, count)
             field = LocalField((course[:, 1:] - course[reference_frame, 1:]) / pixel_size)
@@ -171,7 +167,6 @@ def estimate_motion(
         significance=found.significance,
         evidence=evidence,
         model=model,
-        widths=widths,
     )
 
 
@@ -188,14 +183,15 @@ def relion_coefficients(field: LocalField) -> Floats:
     (36,) float64
         rlnMotionModelCoeff 0 to 35, those of x first: for each of 1, x, x², y, y², xy the
         coefficients of z, z², z³, with x and y from −0.5 to 0.5 and z the frame's index from 0
-        [pixels of the frames]. RELION's sign: the shift that undoes the displacement.
+        [pixels of the frames]. The sign is ours, that of the
+        displacement, as `tasks.formats.relion_motion` takes it.
     """
     place = np.linspace(-0.5, 0.5, 13)
     y, x = (g.ravel() for g in np.meshgrid(place, place, indexing="ij"))
     z = np.arange(len(field.coefficients))
     space = np.stack([np.ones_like(x), x, x * x, y, y * y, x * y], axis=1)
     time = np.stack([z, z**2, z**3], axis=1).astype(np.float64)
-    moved = -field.at(y, x)
+    moved = field.at(y, x)
     # Separable least squares: first in space, then in time.
     in_space = np.einsum("sp,nap->nas", np.linalg.pinv(space), moved)
     fitted = np.einsum("tn,nas->ast", np.linalg.pinv(time), in_space)

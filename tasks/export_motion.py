@@ -129,7 +129,7 @@ def _relion_local(field: LocalField, part: tuple[float, float]) -> tuple[Floats,
     `part` is how much of the movie's frame, along y and x, the field spans.
     """
     field = LocalField(field.coefficients - field.coefficients[0])
-    found = -relion_coefficients(field)  # those undo the displacement
+    found = relion_coefficients(field)
     py, px = part
     scale = np.array([1, 1 / px, 1 / px**2, 1 / py, 1 / py**2, 1 / (px * py)])
     y, x = np.meshgrid(GRID, GRID, indexing="ij")

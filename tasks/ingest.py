@@ -18,7 +18,7 @@ from tasks.describe import describe
 from tasks.description import Description
 from tasks.discover import Source
 from tasks.errors import UnusableData
-from tasks.formats.eer import EerMovie
+from tasks.formats.eer import EerMovie, raw_frames_for_dose
 from tasks.formats.mdoc import MdocSection
 from tasks.formats.movie_names import split_name
 from tasks.formats.movies import Movie, open_movie
@@ -179,18 +179,13 @@ def _frames_of(
         return frames[0], frames[1] - frames[0], 1
     if not isinstance(movie, EerMovie):
         return 0, movie.n_frames, 1
-    grouping = user.eer_grouping or _grouping(movie.n_raw, dose, user.eer_dose)
+    grouping = user.eer_grouping or raw_frames_for_dose(movie.n_raw, dose, user.eer_dose)
     if grouping > movie.n_raw:
         raise UnusableData(
             f"{movie.path}: has {movie.n_raw} raw frames, fewer than the {grouping} that "
             "--eer-grouping puts into one frame: choose fewer"
         )
     return 0, movie.n_raw // grouping, grouping
-
-
-def _grouping(raw_frames: int, dose: float, dose_of_frame: float) -> int:
-    """Return the raw frames that make a frame of about that dose, with few left over at the end."""
-    return max(1, raw_frames // max(1, round(dose / dose_of_frame)))
 
 
 def _note_frame_counts(

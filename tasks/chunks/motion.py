@@ -16,6 +16,7 @@ from kernels.dose import exposure_weights
 from kernels.fourier import Shape, bin_images, trim
 from kernels.motion_local import LocalField, MovieMotion, estimate_motion
 from kernels.motion_spectra import FINE_PIXEL, WORKING_SIZE
+from kernels.motion_patches import HIGHEST_ORDER
 from kernels.motion_sum import Sums, Weights, sum_frames
 from kernels.spectra import radial_profile
 from kernels.tiles import measure_tiles
@@ -25,7 +26,7 @@ from tasks.parameters import MotionParameters
 from tasks.record import Acquisition, View
 from tasks.store import Result
 
-FUNCTIONS = 9  # of a local field, at most
+FUNCTIONS = (HIGHEST_ORDER + 1) * (HIGHEST_ORDER + 2) // 2 - 1  # of a local field, at most
 PROFILE_SIZE = 1024  # pixels of the image at most along each side whose spectrum is shown
 PROFILE_BOX = 256  # pixels
 GRID = np.linspace(-0.5, 0.5, 9)  # places of the frame at which local motion is averaged

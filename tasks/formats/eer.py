@@ -191,7 +191,7 @@ def count_raw_frames(path: StrPath) -> int:
 
 
 def raw_frames_for_dose(raw_frames: int, dose: float, dose_of_frame: float) -> int:
-    """Return how many raw frames come nearest to a chosen dose for each frame.
+    """Return how many raw frames make a frame of about a chosen dose, few being left over.
 
     Parameters
     ----------
@@ -205,11 +205,11 @@ def raw_frames_for_dose(raw_frames: int, dose: float, dose_of_frame: float) -> i
     Raises
     ------
     ValueError
-        If a dose is not positive.
+        If a dose is negative, or that of a frame is 0.
     """
-    if not (dose > 0 and dose_of_frame > 0):
+    if not (dose >= 0 and dose_of_frame > 0):
         raise ValueError(f"doses are {dose} and {dose_of_frame} e/Å², they must be positive")
-    return min(raw_frames, max(1, round(raw_frames * dose_of_frame / dose)))
+    return max(1, raw_frames // max(1, round(dose / dose_of_frame)))
 
 
 def _layout(page: Directory) -> tuple[int, ...]:

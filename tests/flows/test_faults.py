@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL
+from slow_command import SLOWLY
 from zarr.storage import LocalStore
 
 from flows.tomogram import tomogram
@@ -145,19 +146,6 @@ def test_a_read_only_project_can_be_looked_at(
 
 
 # -- the plug pulled ----------------------------------------------------------------------------
-
-SLOWLY = """
-import sys, time
-from zarr.storage import LocalStore
-whole = LocalStore.set
-async def slowly(store, key, value):
-    time.sleep(0.04)
-    await whole(store, key, value)
-LocalStore.set = slowly
-sys.argv = ["tiltflow", *sys.argv[1:]]
-from flows.cli import main
-main()
-"""
 
 
 def test_a_killed_run_is_taken_up_without_doing_again_what_is_done(

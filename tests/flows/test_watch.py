@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from prefect.settings import PREFECT_API_URL
+from slow_command import SLOWLY
 
 from flows import watch as watch_module
 from flows.watch import watch
@@ -141,21 +142,6 @@ def test_series_are_taken_as_they_are_written_until_the_watch_is_interrupted(
         ]
         assert len([line for line in told if line.startswith(f"{name}  motion")]) == 1
         assert len(session.series(name).record("main").views) == 7
-
-
-SLOWLY = """
-import sys, time
-from zarr.storage import LocalStore
-whole = LocalStore.set
-async def slowly(store, key, value):
-    if "/motion-" in key:
-        time.sleep(0.05)
-    await whole(store, key, value)
-LocalStore.set = slowly
-sys.argv = ["tiltflow", *sys.argv[1:]]
-from flows.cli import main
-main()
-"""
 
 
 def test_a_watch_killed_in_mid_step_goes_on_when_it_is_started_again(

@@ -245,7 +245,7 @@ def test_relion_s_polynomial_is_that_of_the_field():
     y, x = 0.31, -0.17
     space = np.array([1, x, x * x, y, y * y, x * y])
     found = np.einsum("ast,s,nt->na", coefficients, space, time)
-    np.testing.assert_allclose(found[:, ::-1], -field.at(y, x), atol=1e-9)
+    np.testing.assert_allclose(found[:, ::-1], field.at(y, x), atol=1e-9)
 
 
 def test_courses_of_groups_are_drawn_straight_through_their_middles():

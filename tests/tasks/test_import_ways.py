@@ -1,59 +1,20 @@
-"""Every way the data arrives: patterns, stacks, frame sets, EER, Tomography 5, broken mdocs."""
+"""Every way the data arrives: patterns, stacks, frame sets, EER, Tomography 5."""
 
 from __future__ import annotations
 
-import random
 import re
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from eer_files import NX, NY, encoded, write_eer
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from import_files import imported, line, taken, write_movie
 
-from kernels.detector import orient_reference
-from kernels.simulate import gain_reference
-from tasks.discover import find_sources, mdoc_source
-from tasks.errors import UnusableData, UserError
+from tasks.discover import mdoc_source
+from tasks.errors import UnusableData
 from tasks.formats.errors import FormatError
-from tasks.formats.mrc import write_stack
 from tasks.formats.star import read_star
-from tasks.import_gain import check_orientation, with_orientation
 from tasks.ingest import read_series
-from tasks.parameters import Execution, ImportParameters
-from tasks.record import ImportedField, TiltSeries
-
-SAME_FOLDER = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150
-)
-THREADS = Execution(cluster="threads", workers=2)
-
-
-def write_movie(path: Path, frames: int = 3, size: int = 16, pixel: float = 1.35) -> None:
-    values = np.random.default_rng(len(path.name)).poisson(3, (frames, size, size))
-    write_stack(path, values.astype(np.int16), pixel)
-
-
-def imported(**given: Any) -> TiltSeries:
-    told = {"voltage": 300, "dose": 3, "tilt_axis": 85.3, **given}
-    user = ImportParameters(**{k: v for k, v in told.items() if v is not None})
-    (source,) = find_sources(user).sources
-    return read_series.fn(source, user)
-
-
-def line(record: TiltSeries, field: str) -> ImportedField:
-    (found,) = [line for line in record.import_report if line.field == field]
-    return found
-
-
-def taken(record: TiltSeries) -> list[tuple[float, int, float]]:
-    """Return (angle, order, prior dose) in order of acquisition."""
-    views = sorted(record.views, key=lambda view: view.order)
-    return [(view.tilt_angle, view.order, view.prior_dose) for view in views]
-
+from tasks.parameters import ImportParameters
 
 # -- by pattern -----------------------------------------------------------------------------------
 
@@ -347,63 +308,6 @@ def test_more_raw_frames_in_a_frame_than_there_are_is_refused(tmp_path: Path) ->
         imported(pattern=eer_series(tmp_path), eer_grouping=20)
 
 
-# -- the gain's orientation -----------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def flat_series(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
-    """Return movies taken through a gain of ±10 % structure, and the gain."""
-    folder = tmp_path_factory.mktemp("flat")
-    rng = np.random.default_rng(3)
-    gain = gain_reference((128, 160), rng)
-    for i, tilt in enumerate(range(0, 48, 3)):
-        counts = rng.poisson(3 / gain, (4, 128, 160)).astype(np.uint8)
-        write_stack(folder / f"TS_01_{i:03d}_{tilt}.0.mrc", counts, 1.35)
-    write_stack(folder / "turned.mrc", np.flip(gain, axis=0)[None], 1.35)
-    write_stack(folder / "quarter.mrc", orient_reference(gain, 1)[None], 1.35)
-    write_stack(folder / "flat.mrc", np.ones_like(gain)[None], 1.35)
-    return folder, gain
-
-
-def with_gain(folder: Path, **given: Any) -> TiltSeries:
-    user = ImportParameters(
-        pattern=str(folder / "{TS}_{TO}_{TA}.mrc"), voltage=300, dose=3, tilt_axis=85, **given
-    )
-    (source,) = find_sources(user).sources
-    record = read_series.fn(source, user)
-    return with_orientation(record, check_orientation.fn([record], THREADS), user)
-
-
-def test_a_gain_that_lies_otherwise_is_warned_about(flat_series: tuple[Path, np.ndarray]) -> None:
-    folder, _ = flat_series
-    wrong = with_gain(folder, gain=str(folder / "turned.mrc"))
-    assert "fits the movies better" in str(line(wrong, "gain orientation").conflict)
-    right = with_gain(folder, gain=str(folder / "turned.mrc"), gain_flip="up-down")
-    assert line(right, "gain orientation").conflict is None
-
-
-@pytest.mark.parametrize(("file", "rotation"), [("turned.mrc", None), ("quarter.mrc", 3)])
-def test_auto_takes_the_orientation_that_the_movies_show(
-    flat_series: tuple[Path, np.ndarray], file: str, rotation: int | None
-) -> None:
-    folder, gain = flat_series
-    record = with_gain(folder, gain=str(folder / file), gain_orientation="auto")
-    about = record.acquisition
-    from tasks.formats.mrc import read_image
-
-    turned = orient_reference(read_image(folder / file), about.gain_rotation, about.gain_flip)
-    np.testing.assert_array_equal(turned, gain)
-    assert rotation in (None, about.gain_rotation)
-
-
-def test_auto_without_structure_asks_the_user(flat_series: tuple[Path, np.ndarray]) -> None:
-    folder, _ = flat_series
-    flat = str(folder / "flat.mrc")
-    with pytest.raises(UnusableData, match=r"cannot tell.*--gain-rotate"):
-        with_gain(folder, gain=flat, gain_orientation="auto")
-    assert "cannot tell" in str(line(with_gain(folder, gain=flat), "gain orientation").conflict)
-
-
 # -- the tutorial's series as RELION has it -------------------------------------------------------
 
 
@@ -427,95 +331,3 @@ def test_relions_table_of_the_tutorial_series_is_reproduced(
         assert view.prior_dose == float(row["rlnMicrographPreExposure"])
         assert view.frames == int(row["rlnTomoTiltMovieFrameCount"])
     assert not views
-
-
-# -- broken mdocs ---------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def real_mdoc(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Return a folder with every movie of the real series, and its mdoc."""
-    folder = tmp_path_factory.mktemp("fuzz")
-    text = (shared_data / "empiar10164_mdoc/TS_01.mrc.mdoc").read_text()
-    for name in re.findall(r"frames\\(\S+)", text):
-        write_movie(folder / name, 1, 8)
-    return folder, text
-
-
-def read_damaged(folder: Path, data: bytes) -> TiltSeries | None:
-    path = folder / "TS_01.mrc.mdoc"
-    path.write_bytes(data)
-    user = ImportParameters(mdoc="x", voltage=300, dose=3, pixel_size=1.35)
-    with suppress(UserError, FormatError):
-        return read_series.fn(mdoc_source(path), user)
-    return None
-
-
-@SAME_FOLDER
-@given(cut=st.integers(0, 30000))
-def test_a_cut_off_mdoc_gives_only_views_that_are_whole(
-    real_mdoc: tuple[Path, str], cut: int
-) -> None:
-    folder, text = real_mdoc
-    record = read_damaged(folder, text[:cut].encode())
-    whole = read_damaged(folder, text.encode())
-    assert whole is not None
-    if record is None:
-        return
-    truth = {view.movie.name: view for view in whole.views}
-    for view in record.views:
-        expected = truth[view.movie.name]
-        assert (view.order, view.prior_dose) == (expected.order, expected.prior_dose)
-        assert view.tilt_angle == expected.tilt_angle
-    assert record.acquisition.tilt_axis == whole.acquisition.tilt_axis
-
-
-@SAME_FOLDER
-@given(seed=st.integers(0, 10**6))
-def test_shuffled_sections_and_keys_give_the_same_record(
-    real_mdoc: tuple[Path, str], seed: int
-) -> None:
-    folder, text = real_mdoc
-    rng = random.Random(seed)
-    head, *sections = re.split(r"(?=\[ZValue)", text)
-    rng.shuffle(sections)
-    shuffled = []
-    for section in sections:
-        first, *keys = [row for row in section.splitlines() if row.strip()]
-        rng.shuffle(keys)
-        shuffled.append("\n".join([first, *keys]) + "\n\n")
-    found = read_damaged(folder, (head + "".join(shuffled)).encode())
-    assert found == read_damaged(folder, text.encode())
-
-
-@SAME_FOLDER
-@given(
-    changes=st.lists(
-        st.tuples(st.integers(0, 29000), st.binary(min_size=0, max_size=12)), min_size=1, max_size=4
-    )
-)
-def test_damaged_bytes_are_an_error_or_leave_a_record_that_makes_sense(
-    real_mdoc: tuple[Path, str], changes: list[tuple[int, bytes]]
-) -> None:
-    folder, text = real_mdoc
-    data = bytearray(text.encode())
-    for place, noise in changes:
-        data[place : place + len(noise)] = noise
-    record = read_damaged(folder, bytes(data))
-    if record is None:
-        return
-    assert all(abs(view.tilt_angle) <= 90 for view in record.views)
-    assert len({view.movie.name for view in record.views}) == len(record.views)
-    assert record.acquisition.pixel_size > 0
-
-
-@SAME_FOLDER
-@given(data=st.binary(max_size=4000))
-def test_noise_is_never_a_series(tmp_path: Path, data: bytes) -> None:
-    assert read_damaged(tmp_path, data) is None
-
-
-def test_a_huge_mdoc_is_read_or_refused_in_time(tmp_path: Path) -> None:
-    row = b"[ZValue = 0]\nTiltAngle = 1\nNote = " + b"x" * 2_000_000 + b"\n"
-    assert read_damaged(tmp_path, row) is None  # no movie
-    assert read_damaged(tmp_path, b"[ZValue = 0]\n" + b"a = b\n" * 500_000) is None

@@ -176,15 +176,16 @@ def test_what_does_not_suit_the_movie_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("dose", "of_frame", "expected"), [(3.0, 0.5, 40), (3.0, 0.001, 1), (3.0, 9.0, 240)]
+    ("dose", "of_frame", "expected"),
+    [(3.0, 0.5, 40), (3.1, 0.45, 34), (3.0, 0.001, 1), (3.0, 9.0, 240), (0.0, 0.5, 240)],
 )
 def test_groups_come_nearest_to_a_dose(dose: float, of_frame: float, expected: int) -> None:
     assert raw_frames_for_dose(240, dose, of_frame) == expected
 
 
 def test_doses_must_be_positive() -> None:
-    with pytest.raises(ValueError, match=r"doses are 0 and 0\.5 e/Å²"):
-        raw_frames_for_dose(240, 0, 0.5)
+    with pytest.raises(ValueError, match=r"doses are 3 and 0 e/Å²"):
+        raw_frames_for_dose(240, 3, 0)
 
 
 def test_an_eer_movie_travels_by_pickle_without_its_electrons(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from kernels.detector import replace_pixels
 from kernels.dose import exposure_weights
 from kernels.fourier import Shape, bin_images, trim
 from kernels.motion_local import LocalField, MovieMotion, estimate_motion
-from kernels.motion_spectra import FINE_PIXEL, WORKING_SIZE
 from kernels.motion_patches import HIGHEST_ORDER
+from kernels.motion_spectra import FINE_PIXEL, WORKING_SIZE
 from kernels.motion_sum import Sums, Weights, sum_frames
 from kernels.spectra import radial_profile
 from kernels.tiles import measure_tiles

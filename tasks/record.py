@@ -77,10 +77,11 @@ class CtfEstimate(Record):
     defocus_v: float = Field(description="underfocus across it [Å]")
     astigmatism_angle: float = Field(description="counter-clockwise from image +x [°]")
     phase_shift: float = Field(0.0, description="of a phase plate [°]")
-    fit_resolution: float = Field(description="where data and fit part [Å]")
-    score: float = Field(description="correlation of data and fit")
+    fit_resolution: float | None = Field(None, description="where data and fit part [Å]")
+    score: float | None = Field(None, description="correlation of data and fit")
     uncertainty: float | None = Field(None, description="standard error of the mean defocus [Å]")
     reliable: bool = Field(True, description="False: the value comes from the other views")
+    problem: str | None = Field(None, description="why it is not reliable")
 
     @property
     def defocus(self) -> float:
@@ -98,6 +99,25 @@ class CtfEstimate(Record):
             amplitude_contrast=acquisition.amplitude_contrast,
             phase_shift=self.phase_shift,
         )
+
+
+class Handedness(Record):
+    """On which side of the tilt axis a positive tilt adds underfocus, as the spectra show it."""
+
+    hand: Literal[1, -1] | None = Field(description="what they show; nothing: cannot tell")
+    confidence: float = Field(description="probability of the likelier sign, 0.5 to 1")
+    gradient: float | None = Field(None, description="defocus gradient, 1: as the tilt for hand +1")
+    gradient_error: float | None = Field(None, description="its standard error")
+    forced: bool = Field(False, description="the user's word was taken instead")
+
+
+class Pretilt(Record):
+    """How the specimen's plane lies on the stage, from the defocus gradient."""
+
+    about_axis: float = Field(description="tilt of the plane that adds to the stage's [°]")
+    across_axis: float = Field(description="rise of the plane along the tilt axis [°]")
+    about_error: float = Field(description="standard error [°]")
+    across_error: float = Field(description="standard error [°]")
 
 
 class Geometry(Record):
@@ -149,7 +169,12 @@ class TiltSeries(Record):
     shape: tuple[int, int] = Field(description="rows and columns of the raw frames")
     views: tuple[View, ...]
     import_report: tuple[ImportedField, ...] = ()
-    hand: Literal[1, -1] | None = Field(None, description="measured sign of the defocus gradient")
+    hand: Literal[1, -1] | None = Field(
+        None, description="sign of the defocus gradient (design §4) that corrections use"
+    )
+    handedness: Handedness | None = None
+    pretilt: Pretilt | None = None
+    thickness: float | None = Field(None, description="of the specimen, from nodes of the CTF [Å]")
 
     @model_validator(mode="after")
     def _sorted_by_angle(self) -> Self:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tasks.errors import NotThere
+from tasks.errors import NotThere, UnusableData, one_line
 from tasks.parameters import Parameters, Pipeline
 from tasks.steps import STEPS, inputs_of, needed, result_key
 from tasks.store import Project, Result, Series, parse_project
 
+NO_KEY = "unknown"
 State = Literal["done", "to do", "stale", "failed", "unfinished"]
 
 
@@ -20,9 +21,11 @@ class Planned:
     Attributes
     ----------
     result : Result
-        The one that the parameters ask for.
+        The one that the parameters ask for; where that cannot be told, the one that the branch
+        has, or none that exists.
     state : State
-        done: complete. stale: the branch has a result of other parameters or inputs.
+        done: complete. stale: the branch has a result of other parameters or inputs. failed: the
+        last try failed, or the next one would.
     why : str
         The reason, for people.
     """
@@ -41,10 +44,25 @@ def plan(
     planned: dict[str, Planned] = {}
     for name in needed(pipeline, until):
         step, parameters = STEPS[name], getattr(pipeline, name)
-        inputs = {before: keys[before] for before in inputs_of(step, parameters)}
-        keys[name] = result_key(step, parameters, record, inputs)
+        needs = inputs_of(step, parameters)
+        if unknown := [before for before in needs if before not in keys]:
+            planned[name] = _without_key(series, name, branch, f"{unknown[0]} comes first", "to do")
+            continue
+        try:
+            inputs = {before: keys[before] for before in needs}
+            keys[name] = result_key(step, parameters, record, inputs)
+        except UnusableData as error:  # a file that the parameters name is gone
+            planned[name] = _without_key(series, name, branch, one_line(error), "failed")
+            continue
         planned[name] = _state(series.result(name, keys[name]), parameters, branch)
     return planned
+
+
+def _without_key(series: Series, step: str, branch: str, why: str, state: State) -> Planned:
+    pointer = series.pointer(branch, step)
+    if pointer is not None and state == "to do":
+        state = "stale"
+    return Planned(series.result(step, pointer or NO_KEY), state, why)
 
 
 def current_plan(series: Series, branch: str = "main") -> dict[str, Planned]:
@@ -101,7 +119,9 @@ def _difference(old: Result, asked: dict[str, Any]) -> str:
         for name, value in asked.items()
         if before["parameters"].get(name) != value
     ]
-    return ", ".join(changed) or "its inputs or the imported record changed"
+    files = [before["parameters"].get(name) for name in STEPS[old.step].files]
+    inputs = ", ".join([*filter(None, files), "its inputs"])
+    return ", ".join(changed) or f"{inputs} or the imported record changed"
 
 
 def check_branch(project: str, branch: str) -> None:

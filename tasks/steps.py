@@ -1,18 +1,22 @@
 """The steps of the pipeline: what each one reads, and how its result is named.
 
 A result's key is the hash of (step, version of its algorithm, parameters, keys of its input
-results, the fields of the imported record that it reads, identity of its raw files). Two runs
-that agree in all of these share the result; everything else stands beside it.
+results, the fields of the imported record that it reads, identity of its raw files, content of
+the files that its parameters name). Two runs that agree in all of these share the result;
+everything else stands beside it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from tasks.errors import UnusableData
 from tasks.parameters import Parameters, Pipeline
 from tasks.record import FileIdentity, TiltSeries
 
@@ -37,6 +41,9 @@ class Step:
         Prefix of its results in the store.
     also : mapping of str to tuple of str
         Parameter → further fields of the imported record that it reads where that is true.
+    files : tuple of str
+        Parameters that are paths of files, whose content counts and not where they lie; ``{TS}``
+        in a path stands for the series.
     """
 
     name: str
@@ -46,6 +53,7 @@ class Step:
     inputs: tuple[str, ...] = ()
     result: str = ""
     also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
     @property
     def prefix(self) -> str:
@@ -99,6 +107,7 @@ STEPS: dict[str, Step] = {
             ),
             about="estimate defocus and astigmatism of each view",
             inputs=("motion", "exclude"),
+            files=("ctf_from", "expected_defocus_list"),
         ),
         Step(
             "erase",
@@ -156,6 +165,12 @@ def reads_of(step: Step, parameters: Parameters) -> tuple[str, ...]:
     return (*step.reads, *(field for fields in asked for field in fields))
 
 
+def file_of(parameters: Parameters, name: str, series: str) -> Path | None:
+    """Return the path that parameter `name` gives for a series, None where it gives none."""
+    given = getattr(parameters, name)
+    return Path(os.path.expanduser(given.replace("{TS}", series))) if given else None
+
+
 def needed(pipeline: Pipeline, until: str | None = None) -> tuple[str, ...]:
     """Return the names of the steps that a run takes, in order.
 
@@ -192,16 +207,35 @@ def result_key(
         As imported.
     inputs : mapping of str to str
         Step name → key of the result that is read.
+
+    Raises
+    ------
+    UnusableData
+        If a file that the parameters name cannot be read.
     """
+    values = parameters.for_series(record.name).model_dump(mode="json")
+    given = {name: file_of(parameters, name, record.name) for name in step.files}
+    files = {name: _content(path, f"{step.name}.{name}") for name, path in given.items() if path}
     content = {
         "step": step.name,
         "version": step.version,
-        "parameters": parameters.for_series(record.name).model_dump(mode="json"),
+        "parameters": {name: value for name, value in values.items() if name not in files},
         "inputs": dict(sorted(inputs.items())),
         "reads": {field: _value(record, field) for field in reads_of(step, parameters)},
+        **({"files": files} if files else {}),
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _content(path: Path, parameter: str) -> list[int | str]:
+    # Hashed whole, not sampled as movies are: one changed digit in a long table counts.
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        why = (getattr(error, "strerror", None) or "cannot be read").lower()
+        raise UnusableData(f"{path}: {why}: put the file there, or correct {parameter}") from error
+    return [len(data), hashlib.sha256(data).hexdigest()[:16]]
 
 
 def _value(record: TiltSeries, field: str) -> Any:

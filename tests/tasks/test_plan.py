@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tasks.errors import NotThere
-from tasks.parameters import EraseParameters, Pipeline, ReconstructParameters
+from tasks.parameters import CtfParameters, EraseParameters, Pipeline, ReconstructParameters
 from tasks.plan import chosen_series, current_plan, plan
 from tasks.steps import STEPS
 from tasks.store import Series, parse_project
@@ -99,3 +100,37 @@ def test_a_project_without_series_says_so(series: Series) -> None:
     of.delete("TS_01")
     with pytest.raises(NotThere, match="holds no series: import some with `tiltflow import`"):
         chosen_series(of.url, None)
+
+
+def test_a_file_that_changed_or_vanished_is_told_as_the_reason(
+    fake_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "TS_01.defocus"
+    path.write_text("1 1 0 0 3000 2")
+    pipeline = Pipeline(ctf=CtfParameters(ctf_from=str(tmp_path / "{TS}.defocus")))
+    run = fake_run(pipeline=pipeline)
+    run.up_to_alignment()
+    assert plan(run.series, pipeline)["ctf"].state == "done"
+    path.write_text("1 1 0 0 3100 2")
+    found = current_plan(run.series)["ctf"]
+    assert found.state == "stale"
+    assert found.why.endswith("{TS}.defocus, its inputs or the imported record changed")
+    path.unlink()
+    planned = current_plan(run.series)
+    assert planned["ctf"].state == "failed"
+    assert "TS_01.defocus: no such file" in planned["ctf"].why
+    assert planned["ctf"].result.complete()  # what was made of it is still there
+    assert planned["markerfree"].state == "done"
+
+
+def test_what_follows_a_step_without_its_file_waits(
+    series: Series, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = Pipeline(ctf=CtfParameters(ctf_from="/nowhere/{TS}.defocus"))
+    monkeypatch.setitem(STEPS, "erase", replace(STEPS["erase"], inputs=("motion", "ctf")))
+    found = plan(series, pipeline)
+    assert (found["erase"].state, found["erase"].why) == ("stale", "ctf comes first")
+    assert found["dose"].why == "erase comes first"
+    new = plan(series, pipeline, branch="new")
+    assert (new["erase"].state, new["ctf"].state) == ("to do", "failed")
+    assert not new["ctf"].result.complete()

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
+from tasks.errors import UnusableData
 from tasks.parameters import (
+    CtfParameters,
     ExcludeParameters,
     Execution,
     MotionParameters,
@@ -15,8 +18,8 @@ from tasks.parameters import (
     Pipeline,
     ReconstructParameters,
 )
-from tasks.record import Acquisition, FileIdentity, TiltSeries, View
-from tasks.steps import STEPS, inputs_of, needed, result_key
+from tasks.record import Acquisition, FileIdentity, Handedness, Pretilt, TiltSeries, View
+from tasks.steps import STEPS, file_of, inputs_of, needed, result_key
 
 GAIN = FileIdentity(path="/a/gain.mrc", name="gain.mrc", size=9, digest="99", mtime_ns=1)
 
@@ -25,6 +28,9 @@ CHANGED: dict[str, Any] = {
     "name": "TS_99",
     "shape": (81, 96),
     "hand": -1,
+    "handedness": Handedness(hand=-1, confidence=0.9),
+    "pretilt": Pretilt(about_axis=9, across_axis=0, about_error=1, across_error=1),
+    "thickness": 2000.0,
     "acquisition.voltage": 200.0,
     "acquisition.cs": 1.4,
     "acquisition.amplitude_contrast": 0.1,
@@ -68,6 +74,13 @@ OTHER: dict[str, dict[str, Any]] = {
         "dose_weighted": True,
     },
     "exclude": {"dark_threshold": 0.2, "views": {"TS_01": "1"}, "include": {"TS_01": "7"}},
+    "ctf": {
+        "method": "strips",
+        "ctf_from": __file__,
+        "hand": -1,
+        "expected_defocus": 30000.0,
+        "expected_defocus_list": __file__,
+    },
 }
 
 
@@ -171,6 +184,48 @@ def test_a_moved_or_touched_movie_keeps_the_key(record: TiltSeries, field: str) 
 def test_another_movie_changes_the_key(record: TiltSeries, field: str) -> None:
     other = record.views[0].movie.model_copy(update={field: 12345 if field == "size" else "other"})
     assert key_of("motion", with_field(record, "views.movie", other)) != key_of("motion", record)
+
+
+@pytest.mark.parametrize("name", STEPS["ctf"].files)
+def test_a_file_counts_by_its_content_wherever_it_lies(
+    record: TiltSeries, tmp_path: Path, name: str
+) -> None:
+    def key(place: str, content: str) -> str:
+        path = tmp_path / place.replace("{TS}", "TS_01")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        return key_of("ctf", record, CtfParameters.model_validate({name: str(tmp_path / place)}))
+
+    here = key("a/TS_01.defocus", "1 1 0 0 3000 2")
+    assert here == key("b/other.txt", "1 1 0 0 3000 2") == key("c/{TS}.star", "1 1 0 0 3000 2")
+    assert here != key("a/TS_01.defocus", "1 1 0 0 3001 2")
+    assert here != key_of("ctf", record)
+
+
+def test_the_content_of_a_long_file_counts_to_the_last_digit(
+    record: TiltSeries, tmp_path: Path
+) -> None:
+    (tmp_path / "x").write_bytes(bytes(3_000_000))
+    parameters = CtfParameters(ctf_from=str(tmp_path / "x"))
+    before = key_of("ctf", record, parameters)
+    changed = bytearray(3_000_000)
+    changed[1_234_567] = 1
+    (tmp_path / "x").write_bytes(changed)
+    assert key_of("ctf", record, parameters) != before
+
+
+def test_a_missing_file_is_named_with_the_parameter(record: TiltSeries, tmp_path: Path) -> None:
+    parameters = CtfParameters(ctf_from=str(tmp_path / "{TS}.defocus"))
+    with pytest.raises(UnusableData, match=r"TS_01\.defocus: no such file.*correct ctf\.ctf_from"):
+        key_of("ctf", record, parameters)
+    assert file_of(parameters, "ctf_from", "TS_02") == tmp_path / "TS_02.defocus"
+    assert file_of(CtfParameters(), "ctf_from", "TS_02") is None
+
+
+@pytest.mark.parametrize("path", ["\0", "/", "~nobody-of-that-name/x"])
+def test_a_path_of_no_file_is_unusable(record: TiltSeries, path: str) -> None:
+    with pytest.raises(UnusableData, match=r"correct ctf\.ctf_from"):
+        key_of("ctf", record, CtfParameters(ctf_from=path))
 
 
 def test_no_setting_of_the_execution_is_a_parameter_of_a_step() -> None:

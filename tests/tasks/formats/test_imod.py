@@ -167,29 +167,6 @@ def test_bad_defocus_files_are_named_by_line(tmp_path: Path, text: str, match: s
         read_defocus(file_of(tmp_path, text))
 
 
-def test_ctffind_tables_of_7_8_and_10_columns_read(tmp_path: Path, shared_data: Path) -> None:
-    rows = read_ctffind(shared_data / "cryoet_portal_test/TS_run1_ctffind4.txt")
-    assert rows[0] == CtffindRow(1, 72249.28, 71262.08, -42.32, 0, 0.1138, 28.4226)
-    text = "# c\n1.0 2e4 1.9e4 12 0.5 0.1 inf{}\n"
-    for tail in ("", " 1", " 85.3 10 1200"):
-        (row,) = read_ctffind(file_of(tmp_path, text.format(tail)))
-        assert row.fit_resolution == float("inf")
-        assert row.phase_shift == pytest.approx(28.6479, rel=1e-5)
-    with pytest.raises(FormatError, match="line 2: 9 columns"):
-        read_ctffind(file_of(tmp_path, text.format(" 1 2")))
-
-
-@SAME_FOLDER
-@given(st.lists(st.tuples(*[numbers] * 5, st.one_of(numbers, st.just(float("inf")))), min_size=1))
-def test_ctffind_tables_survive_a_round_trip(tmp_path: Path, values) -> None:  # type: ignore[no-untyped-def]
-    rows = [CtffindRow(i, *row) for i, row in enumerate(values, 1)]
-    write_ctffind(tmp_path / "a.txt", rows, comments=["Pixel size: 1.35 Å"])
-    for old, new in zip(rows, read_ctffind(tmp_path / "a.txt"), strict=True):
-        assert [*vars(new).values()] == pytest.approx([*vars(old).values()], abs=4e-5)
-    lines = [line for line in (tmp_path / "a.txt").open() if line[0] != "#"]
-    assert {len(line.split()) for line in lines} == {7}
-
-
 @SAME_FOLDER
 @given(
     st.one_of(

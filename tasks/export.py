@@ -16,12 +16,8 @@ import zarr
 from numpy.typing import NDArray
 
 from tasks.errors import NotThere, WrongParameter
-from tasks.export_imod import (
-    Say,
-    write_angles,
-    write_defoci,
-    write_reconstruction,
-)
+from tasks.export_ctf import write_defoci
+from tasks.export_imod import Say, write_angles, write_reconstruction
 from tasks.export_motion import write_motion
 from tasks.formats.mrc import write_stack, write_volume
 from tasks.record import TiltSeries
@@ -43,7 +39,7 @@ class Source:
     series : Series
     record : TiltSeries
         With the geometry from which the tomogram was made, where there is one.
-    motion, tomogram : Result or None
+    motion, tomogram, ctf : Result or None
     alignment : str or None
         Step that decided the geometry.
     """
@@ -53,6 +49,7 @@ class Source:
     motion: Result | None
     alignment: str | None
     tomogram: Result | None
+    ctf: Result | None
 
     @property
     def pixel_size(self) -> float:
@@ -126,7 +123,7 @@ def export_series(
             write_motion(
                 folder / "motion", folder / "motion.csv", source.record, source.motion, say
             )
-        write_defoci(folder, source.record, say)
+        write_defoci(folder, source.record, source.ctf, source.pixel_size, say)
         if source.alignment is not None and source.motion is not None:
             images = source.motion.images().shape
             write_reconstruction(
@@ -171,7 +168,7 @@ def find_source(series: Series, branch: str, say: Say = lambda line: None) -> So
     if found["ctf"] is not None:
         keys["ctf"] = found["ctf"].key
     motion = series.result("motion", keys["motion"]) if "motion" in keys else None
-    return Source(series, series.record_of(keys), motion, alignment, tomogram)
+    return Source(series, series.record_of(keys), motion, alignment, tomogram, found["ctf"])
 
 
 def _origins(result: Result) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The text files of an IMOD export: transforms, angles, defoci, commands."""
+"""The text files of an IMOD export: transforms, angles, commands."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from math import ceil
 from pathlib import Path
 
 from kernels.align_coarse import aligned_shape
-from tasks.formats.ctffind import CtffindRow, write_ctffind
 from tasks.formats.imod import write_tilts, write_xf
 from tasks.formats.imod_commands import write_newst, write_tilt
-from tasks.formats.imod_defocus import DefocusRow, write_defocus
 from tasks.formats.imod_geometry import aligned_origin, tilt_volume, xf_from_view
 from tasks.parameters import ReconstructParameters
 from tasks.reconstruct import chosen_binning
@@ -109,54 +107,4 @@ def write_reconstruction(
         radial=(parameters.radial_cutoff, parameters.radial_falloff),
         sirt_like_iterations=parameters.sirt_like_iterations,
         scale=(0.0, -1.0 if parameters.invert else 1.0),
-    )
-
-
-def write_defoci(folder: Path, record: TiltSeries, say: Say) -> None:
-    """Write .defocus (version 3) and a CTFFIND table of the views that are not excluded.
-
-    Both count views from 1 and leave out numbers: IMOD interpolates where a view is missing.
-    Astigmatism angles are those in the images of the stack, which IMOD turns by the .xf.
-    """
-    name = record.name
-    known = [
-        (i, record.geometry(i - 1).tilt, view.ctf)
-        for i, view in enumerate(record.views, 1)
-        if view.ctf is not None and view.excluded is None
-    ]
-    if not known:
-        say(f"{name}: no CTF on this branch: no {name}.defocus and {name}_ctffind.txt")
-        return
-    write_defocus(
-        folder / f"{name}.defocus",
-        [
-            DefocusRow(
-                first=i,
-                last=i,
-                low_tilt=tilt,
-                high_tilt=tilt,
-                defocus_u=ctf.defocus_u,
-                defocus_v=ctf.defocus_v,
-                astigmatism_angle=ctf.astigmatism_angle,
-                phase_shift=ctf.phase_shift,
-            )
-            for i, tilt, ctf in known
-        ],
-        inverted=record.hand == -1,
-    )
-    write_ctffind(
-        folder / f"{name}_ctffind.txt",
-        [
-            CtffindRow(
-                view=i,
-                defocus_u=ctf.defocus_u,
-                defocus_v=ctf.defocus_v,
-                astigmatism_angle=ctf.astigmatism_angle,
-                phase_shift=ctf.phase_shift,
-                score=ctf.score,
-                fit_resolution=ctf.fit_resolution,
-            )
-            for i, _, ctf in known
-        ],
-        comments=[f"tiltflow: micrographs are the views of {name}.st"],
     )

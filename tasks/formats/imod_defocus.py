@@ -1,4 +1,9 @@
-"""IMOD's .defocus files, versions 2 and 3."""
+"""IMOD's .defocus files, versions 2 and 3.
+
+Their astigmatism angle is that of the first defocus, counter-clockwise from +x in the images of
+the raw stack, rows upward: ctfphaseflip takes ½(D₁ + D₂) + ½(D₁ − D₂) cos 2(φ − angle) with
+φ = atan2(ky, kx), as CTFFIND does. Of the smaller defocus, which IMOD puts second, it is 90° more.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +67,7 @@ def read_defocus(path: StrPath) -> Defocus:
     Raises
     ------
     FormatError
-        If the version is another, or a line has the wrong number of columns.
+        If the version is another, a line has the wrong number of columns, or there are no rows.
     """
     lines = read_table(path)
     if not lines:
@@ -78,6 +83,8 @@ def read_defocus(path: StrPath) -> Defocus:
         lines[0] = (n, first[:5])
     if version not in {2, 3} or not 0 <= flags < 64:
         raise FormatError(path, f"version {version}, flags {flags}", "use version 2 or 3", n)
+    if not lines:
+        raise FormatError(path, "no rows below the first line", "give a .defocus file", n)
     rows = [_row(path, line, words, flags) for line, words in lines]
     if any(row.first == 0 for row in rows):
         rows = [DefocusRow(r.first + 1, r.last + 1, *_values(r)) for r in rows]

@@ -173,6 +173,14 @@ class FakeRun:
             }
             for i in range(EXCLUDED)
         ]
+        result = self.begin("ctf")
+        profiles = np.random.default_rng(4).uniform(-1, 1, (len(TILTS), 6, 40))
+        profiles[:, 0] = np.linspace(1 / 30, 1 / 5, 40)
+        profiles[EXCLUDED] = np.nan
+        stored = result.create_array(
+            "profiles", profiles.shape, profiles.shape, "float64", by_units=False
+        )
+        stored[:] = profiles
         return self.finish("ctf", "2.9 µm", [{"ctf": e} for e in estimates] + [{"ctf": None}])
 
     def align(self, step: str, seed: int = 2, x_tilt: float = 0.0) -> Result:

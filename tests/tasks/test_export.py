@@ -22,6 +22,8 @@ EVERYTHING = {
     "TS_01.xf",
     "TS_01.defocus",
     "TS_01_ctffind.txt",
+    "TS_01_ctffind_avrot.txt",
+    "TS_01_ctf.star",
     "TS_01_rec.mrc",
     "newst.com",
     "tilt.com",

@@ -160,6 +160,7 @@ def test_views_from_0_of_old_imod_are_counted_from_1(tmp_path: Path) -> None:
         ("1 1 0 0 nan 2\n", "line 1: value is 'nan', not a number"),
         ("3 1 0 0 4000 2\n", "views 3 to 1"),
         ("\n", "no lines"),
+        ("1 0 0. 0. 0 3\n", "line 1: no rows below"),
     ],
 )
 def test_bad_defocus_files_are_named_by_line(tmp_path: Path, text: str, match: str) -> None:

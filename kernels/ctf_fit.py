@@ -1,28 +1,35 @@
-"""Fit of the CTF to the tile spectra of one view.
+"""Fit of the CTF to the tile spectra of one view, tilted or not.
 
-Defocus, astigmatism and the shape of the envelope maximise a likelihood that is a function of the
-correlation of the spectra with the rings expected (kernels/ctf_rings.py), found by a brute-force
-search on the rotational average and refined in two dimensions.
+A brute-force search on the rotational average gives a few candidates; from each of them the
+likelihood of all tiles' rings (kernels/ctf_likelihood.py) is climbed, and the best is taken.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize
 
 from kernels.ctf import Ctf
+from kernels.ctf_likelihood import Gaussian, Likelihood, Maximum, Point, Priors
 from kernels.ctf_profile import CtfProfile, equiphase_profile, fitted_resolution
-from kernels.ctf_rings import LEAST_DEFOCUS, RINGS_PER_SAMPLE, SHAPES, Rings, Shape, evidence
+from kernels.ctf_rings import Optics, Rings
+from kernels.ctf_search import (
+    LEAST_DEFOCUS,
+    Search,
+    best_astigmatism,
+    highest_peaks,
+    search_rings,
+)
 from kernels.spectra import PolarSpectra
 
 Floats = NDArray[np.float64]
 
-Point = tuple[float, float, float]  # mean defocus and the components p, q of astigmatism, in Å
-STARTS = 3  # peaks of the first search that are refined
+ZONES = 4  # parts of a view, along its gradient and across, in which the gradient is measured
+GRADIENT_SIGMA = 0.35  # how far a gradient may be from the expected one, as a slope: 20°
+PRIOR_REACH = 4.0  # standard deviations of a prior that are searched
 
 
 @dataclass(frozen=True)
@@ -37,14 +44,17 @@ class CtfSearch:
         Range and step of the first search, in Å.
     astigmatism_tolerance
         Expected size of the astigmatism in Å: a larger one must be earned by the data.
+    phase_shifts
+        Least, greatest and step of the phase shift that is searched, in degrees; None: known.
     """
 
     min_resolution: float = 30.0
     max_resolution: float = 5.0
     min_defocus: float = 5000.0
     max_defocus: float = 50000.0
-    step: float = 500.0
+    step: float = 200.0
     astigmatism_tolerance: float = 1000.0
+    phase_shifts: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         if not self.min_resolution > self.max_resolution > 0:
@@ -61,18 +71,17 @@ class CtfSearch:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)} Å, expected more than 0")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is fitted."""
+        return ("defocus", "p", "q", *(("phase",) if self.phase_shifts else ()))
 
-@dataclass(frozen=True)
-class CtfPrior:
-    """What other views tell about one view before it is fitted: Gaussian, in Å.
-
-    `astigmatism` is (U − V)(cos 2α, sin 2α), in which angles have no jump.
-    """
-
-    defocus: float
-    defocus_sigma: float
-    astigmatism: tuple[float, float] = (0.0, 0.0)
-    astigmatism_sigma: float = 500.0
+    def phases(self, known: float) -> Floats:
+        """Return the phase shifts of the first search, less the `known` one [radians]."""
+        if self.phase_shifts is None:
+            return np.zeros(1)
+        low, high, step = self.phase_shifts
+        return np.radians(np.arange(low, high + 0.5 * step, step) - known)
 
 
 @dataclass(frozen=True)
@@ -82,218 +91,225 @@ class CtfFit:
     Attributes
     ----------
     ctf : Ctf
+    names : tuple of str
+        defocus, p, q [Å] and, where searched, phase [radians]; p, q = (U − V)(cos 2α, sin 2α).
+    values : (n,) float64
+        Of the names: the most likely ones, priors counted.
+    covariance : (n, n) float64
+        Of the names by this view's spectra alone.
+    evidence : float
+        Gain in log likelihood over a spectrum without rings.
     score : float
         Correlation of data and fit over the fitted range, −1 to 1.
     fit_resolution : float
         To which the fit follows the data, in Å.
-    uncertainty, astigmatism_uncertainty : float
-        Standard errors of the mean defocus and of a component of the astigmatism, from the
-        curvature of the likelihood, in Å.
-    evidence : float
-        Gain in log likelihood over a spectrum without rings.
-    search_defocus, search_evidence : (n,) float64
-        The first search: mean defocus in Å and the evidence for it.
     profile : CtfProfile
         One-dimensional averages of data and fit.
     """
 
     ctf: Ctf
+    names: tuple[str, ...]
+    values: Floats
+    covariance: Floats = field(repr=False)
+    evidence: float
     score: float
     fit_resolution: float
-    uncertainty: float
-    astigmatism_uncertainty: float
-    evidence: float
-    search_defocus: Floats = field(repr=False)
-    search_evidence: Floats = field(repr=False)
     profile: CtfProfile = field(repr=False)
 
-    @property
-    def astigmatism(self) -> tuple[float, float]:
-        """(U − V)(cos 2α, sin 2α) in Å."""
-        turn = math.radians(2 * self.ctf.astigmatism_angle)
-        return self.ctf.astigmatism * math.cos(turn), self.ctf.astigmatism * math.sin(turn)
+    def error(self, name: str) -> float:
+        """Return the standard error of a value by this view's spectra alone."""
+        i = self.names.index(name)
+        return math.sqrt(max(float(self.covariance[i, i]), 0.0))
 
 
-def fit_ctf(
-    polar: PolarSpectra,
-    offsets: ArrayLike,
-    pixel_size: float,
-    search: CtfSearch | None = None,
-    prior: CtfPrior | None = None,
-    *,
-    voltage: float = 300.0,
-    cs: float = 2.7,
-    amplitude_contrast: float = 0.07,
-    phase_shift: float = 0.0,
-) -> CtfFit:
-    """Estimate defocus and astigmatism of a view, tilted or not, from its tiles' spectra.
+@dataclass(frozen=True)
+class GradientFit:
+    """The defocus gradient that one view's tiles show: Å of defocus per Å of x′ and y′.
+
+    `information` @ (gx, gy) − `pull` is the slope of its −log likelihood, so that those of many
+    views add up.
+    """
+
+    gradient: tuple[float, float]
+    information: Floats
+    pull: Floats
+
+
+class ViewFit:
+    """The spectra of one view, ready to be fitted.
 
     Parameters
     ----------
     polar : PolarSpectra
         Of the view's tiles.
-    offsets : (n_tiles,)
-        Defocus at each tile's centre minus that of the view, in Å, from the tilt geometry.
-    pixel_size
-        In Å.
-    search : CtfSearch, optional
-    prior : CtfPrior, optional
-        What other views tell; the defocus is then looked for within four sigma of it.
-    voltage, cs, amplitude_contrast, phase_shift
-        Known constants, in kV, mm, as a fraction and in degrees.
-
-    Returns
-    -------
-    CtfFit
-        Of the view: at the raw image's centre.
+    places : (n_tiles, 2)
+        x′, y′ of the tiles' centres from the raw image's centre, aligned frame [Å].
+    gradient : (float, float)
+        Of the defocus over x′ and y′ (kernels.geometry.defocus_gradient).
+    pixel_size : float
+        Of the spectra, in Å.
+    search : CtfSearch
+    optics : Optics
 
     Raises
     ------
     ValueError
-        If offsets and tiles differ in number, the box is too small for the resolution range, a
-        tile is empty or the search range is outside the prior's.
+        If places and tiles differ in number, the box is too small for the resolution range, or a
+        tile is empty.
 
     References
     ----------
     .. [1] A. Rohou and N. Grigorieff, J. Struct. Biol. 192:216 (2015).
-    .. [2] D. N. Mastronarde, J. Struct. Biol. 216:108057 (2024), for tiles scaled to one defocus.
+    .. [2] D. N. Mastronarde, J. Struct. Biol. 216:108057 (2024), for tiles of different defocus.
     """
-    search = search or CtfSearch()
-    shifts = np.asarray(offsets, dtype=np.float64)
-    if shifts.shape != polar.power.shape[:1]:
-        raise ValueError(f"{shifts.shape} offsets for {len(polar.power)} tiles")
-    optics = Ctf(0.0, 0.0, 0.0, voltage, cs, amplitude_contrast, phase_shift)
-    rings = Rings(polar, shifts, pixel_size, (search.min_resolution, search.max_resolution), optics)
-    expected = prior or CtfPrior(0.0, math.inf, (0.0, 0.0), search.astigmatism_tolerance)
 
-    defocus, gain, shape = _search(rings, search, prior)
-    starts = _highest_peaks(defocus, gain + _log_prior(defocus, expected))
-    refined = [_refine(rings, start, expected, shape, search) for start in starts]
-    _, (mean, p, q), shape = max(refined)
+    def __init__(
+        self,
+        polar: PolarSpectra,
+        places: ArrayLike,
+        gradient: tuple[float, float],
+        pixel_size: float,
+        search: CtfSearch,
+        optics: Optics,
+    ) -> None:
+        self.places = np.asarray(places, dtype=np.float64)
+        if self.places.shape != (len(polar.power), 2):
+            raise ValueError(f"{self.places.shape} places for {len(polar.power)} tiles")
+        self.polar, self.pixel_size = polar, pixel_size
+        self.gradient, self.search, self.optics = gradient, search, optics
+        self.resolutions = (search.min_resolution, search.max_resolution)
+        self.rings = Rings(polar, self.places, gradient, pixel_size, self.resolutions)
 
-    data = rings.residual(rings.scaled(rings.power, mean))
-    model = rings.residual(rings.model(mean, p, q, shape))
-    score = rings.correlation(data, model)
-    half = 0.5 * math.hypot(p, q)
-    ctf = Ctf(
-        mean + half, mean - half, math.degrees(0.5 * math.atan2(q, p)),
-        voltage, cs, amplitude_contrast, phase_shift,
-    )  # fmt: skip
-    profile = equiphase_profile(
-        data,
-        rings.ring_residual(rings.ring_model(mean, shape)),
-        rings.weight,
-        np.sqrt(np.maximum(rings.k2 + 0.5 * (p * rings.k2_cos + q * rings.k2_sin) / mean, 0)),
-        rings.ring_k,
-        ctf,
-    )
-    uncertainty, astigmatism_uncertainty = _uncertainty(rings, data, (mean, p, q), shape, expected)
-    return CtfFit(
-        ctf=ctf,
-        score=score,
-        fit_resolution=fitted_resolution(profile),
-        uncertainty=uncertainty,
-        astigmatism_uncertainty=astigmatism_uncertainty,
-        evidence=float(evidence(score, rings.samples)),
-        search_defocus=defocus,
-        search_evidence=gain,
-        profile=profile,
-    )
+    def first_search(self, priors: Priors) -> Search:
+        """Search the whole range, or the part of it that a prior leaves.
 
-
-def _search(
-    rings: Rings, search: CtfSearch, prior: CtfPrior | None
-) -> tuple[Floats, Floats, Shape]:
-    low, high, step = search.min_defocus, search.max_defocus, search.step
-    if prior is not None:
-        low = max(low, prior.defocus - 4 * prior.defocus_sigma)
-        high = min(high, prior.defocus + 4 * prior.defocus_sigma)
-    n = max(3, math.ceil((high - low) / step) + 1)
-    if high <= low:
-        raise ValueError(f"the expected defocus {prior and prior.defocus} Å is out of the search")
-    candidates = np.linspace(low, high, n)
-    scores = np.zeros((n, len(SHAPES)))
-    for i, defocus in enumerate(candidates):
-        data = rings.ring_residual(rings.scaled(rings.ring_power, defocus))
-        models = np.stack([rings.ring_model(defocus, shape) for shape in SHAPES])
-        models = rings.ring_residual(models)
-        norm = (rings.ring_weight * data**2).sum() * (rings.ring_weight * models**2).sum(axis=1)
-        scores[i] = (rings.ring_weight * data * models).sum(axis=1) / np.sqrt(norm)
-    samples = len(rings.ring_k) / RINGS_PER_SAMPLE
-    shape = SHAPES[int(scores.max(axis=0).argmax())]
-    return candidates, evidence(scores.max(axis=1), samples), shape
-
-
-def _log_prior(defocus: ArrayLike, prior: CtfPrior) -> Floats:
-    return -0.5 * ((np.asarray(defocus) - prior.defocus) / prior.defocus_sigma) ** 2
-
-
-def _highest_peaks(positions: Floats, heights: Floats) -> list[float]:
-    padded = np.pad(heights, 1, constant_values=-np.inf)
-    peak = np.flatnonzero((heights >= padded[:-2]) & (heights >= padded[2:]))
-    top = float(heights.max())
-    peak = peak[heights[peak] >= top - max(8.0, 0.5 * abs(top))]
-    order = peak[np.argsort(-heights[peak], kind="stable")][:STARTS]
-    return [float(positions[i]) for i in order]
-
-
-def _refine(
-    rings: Rings, start: float, prior: CtfPrior, shape: Shape, search: CtfSearch
-) -> tuple[float, Point, Shape]:
-    """Return the log posterior, (defocus, p, q) and the shape found near `start`."""
-
-    def posterior(point: ArrayLike, data: Floats, shape: Shape) -> float:
-        d, p, q = np.asarray(point, dtype=np.float64)
-        if not search.min_defocus <= d <= search.max_defocus:
-            return -math.inf
-        model = rings.residual(rings.model(d, p, q, shape))
-        gain = float(evidence(rings.correlation(data, model), rings.samples))
-        away = math.hypot(p - prior.astigmatism[0], q - prior.astigmatism[1])
-        return gain - 0.5 * (away / prior.astigmatism_sigma) ** 2 + float(_log_prior(d, prior))
-
-    centre = np.asarray([start, *prior.astigmatism])
-    data = rings.residual(rings.scaled(rings.power, start))
-    reach = prior.astigmatism_sigma * np.asarray([-1.2, -0.6, 0.0, 0.6, 1.2])
-    trials = [
-        centre + np.asarray([d, p, q])
-        for d in search.step * np.asarray([-0.8, -0.4, 0.0, 0.4, 0.8])
-        for p in reach
-        for q in reach
-    ]
-    point: Floats = max(trials, key=lambda trial: posterior(trial, data, shape))
-    value = -math.inf
-    for _ in range(2):  # the tiles' scales depend on the defocus that they give
-        data = rings.residual(rings.scaled(rings.power, point[0]))
-        fixed = data
-        shape = max(SHAPES, key=lambda b: posterior(point, fixed, b))
-        simplex = point + np.asarray([[0, 0, 0], [100, 0, 0], [0, 100, 0], [0, 0, 100]])
-        found = minimize(
-            lambda x, b=shape, d=fixed: -posterior(x, d, b),
-            point,
-            method="Nelder-Mead",
-            options={"initial_simplex": simplex, "xatol": 1.0, "fatol": 1e-3, "maxfev": 300},
+        Raises
+        ------
+        ValueError
+            If the prior leaves nothing of the range.
+        """
+        low, high = self.search.min_defocus, self.search.max_defocus
+        if "defocus" in priors:
+            expected, reach = priors["defocus"].mean, PRIOR_REACH * priors["defocus"].sigma
+            low, high = max(low, expected - reach), min(high, expected + reach)
+            if high <= low:
+                raise ValueError(f"the expected defocus {expected:.0f} Å is out of the search")
+        n = max(3, math.ceil((high - low) / self.search.step) + 1)
+        phases = self.search.phases(self.optics.phase_shift)
+        return search_rings(
+            self.rings, self.gradient, self.optics, np.linspace(low, high, n), phases
         )
-        point, value = found.x, -float(found.fun)
-    return value, (float(point[0]), float(point[1]), float(point[2])), shape
+
+    def fit(self, priors: Priors, found: Search | None = None) -> tuple[CtfFit, Maximum]:
+        """Fit the CTF.
+
+        Parameters
+        ----------
+        priors : mapping of str to Gaussian
+            What is known before of defocus, p, q [Å] and phase [radians].
+        found : Search, optional
+            Of `first_search`, where it was made before.
+        """
+        found = found or self.first_search(priors)
+        tolerance = Gaussian(0.0, self.search.astigmatism_tolerance)
+        held = {"p": tolerance, "q": tolerance, **priors}
+        before = np.zeros(len(found.defocus))
+        if "defocus" in held:
+            before = -0.5 * ((found.defocus - held["defocus"].mean) / held["defocus"].sigma) ** 2
+        steps = np.asarray([-1.2, -0.6, 0.0, 0.6, 1.2])
+        best: tuple[Maximum, Likelihood] | None = None
+        for start in highest_peaks(found, before[:, None]):
+            d, p, q = best_astigmatism(
+                self.rings,
+                self.gradient,
+                self.optics,
+                start,
+                self.search.step,
+                (held["p"].mean, held["q"].mean),
+                min(held["p"].sigma, self.search.astigmatism_tolerance) * steps,
+            )
+            likelihood = Likelihood(self.rings, self.optics, d)
+            point = Point(d, p, q, start[1], *self.gradient)
+            maximum = likelihood.maximise(point, self.search.names, held)
+            if best is None or maximum.posterior > best[0].posterior:
+                best = maximum, likelihood
+        assert best is not None  # highest_peaks has one at least
+        return self._told(*best), best[0]
+
+    def _told(self, maximum: Maximum, likelihood: Likelihood) -> CtfFit:
+        point, rings = maximum.point, self.rings
+        phase_shift = self.optics.phase_shift + math.degrees(point.phase)
+        ctf = self.optics.ctf(point.defocus, point.p, point.q, phase_shift)
+        smooth = np.exp(-likelihood.background(point))
+        data = rings.power * smooth - 1
+        model = np.expm1(likelihood.model(point)[0])
+        local = point.defocus + rings.offsets(self.gradient)
+        along = local[:, None, None] * rings.k2
+        along = along + 0.5 * (point.p * rings.k2_cos + point.q * rings.k2_sin)
+        k_equal = np.sqrt(np.maximum(along / max(point.defocus, LEAST_DEFOCUS), 0))
+        flat = (-1, len(rings.k))
+        profile = equiphase_profile(
+            data.reshape(flat), model.reshape(flat), rings.weight.reshape(flat),
+            k_equal.reshape(flat), rings.k, ctf,
+        )  # fmt: skip
+        return CtfFit(
+            ctf=ctf,
+            names=maximum.names,
+            values=np.asarray([getattr(point, name) for name in maximum.names]),
+            covariance=maximum.covariance,
+            evidence=maximum.gain,
+            score=_correlation(profile),
+            fit_resolution=fitted_resolution(profile),
+            profile=profile,
+        )
+
+    def fit_gradient(self, maximum: Maximum, priors: Priors) -> GradientFit:
+        """Measure the gradient of the defocus around a fit.
+
+        Parameters
+        ----------
+        maximum : Maximum
+            Of `fit`.
+        priors : mapping of str to Gaussian
+            As given to `fit`.
+        """
+        rings = Rings(
+            self.polar, self.places, self.gradient, self.pixel_size, self.resolutions, ZONES
+        )
+        likelihood = Likelihood(rings, self.optics, maximum.point.defocus)
+        expected = {
+            name: Gaussian(value, GRADIENT_SIGMA)
+            for name, value in zip(("gradient_x", "gradient_y"), self.gradient, strict=True)
+        }
+        names = (*maximum.names, *expected)
+        start = replace(maximum.point, background=None)
+        found = likelihood.maximise(start, names, {**priors, **expected}, rounds=12)
+        place = np.asarray([found.point.gradient_x, found.point.gradient_y])
+        # All but the gradient unknown, as far as the priors leave it so.
+        held = [priors[name].sigma ** -2 if name in priors else 0.0 for name in names]
+        whole = np.linalg.pinv(found.covariance) + np.diag(held)
+        marginal = np.linalg.pinv(np.linalg.pinv(whole)[-2:, -2:])
+        pull = marginal @ place + (place - np.asarray(self.gradient)) / GRADIENT_SIGMA**2
+        return GradientFit((float(place[0]), float(place[1])), marginal, pull)
+
+    def thickness_evidence(self, maximum: Maximum, priors: Priors, paths: Floats) -> Floats:
+        """Return the evidence for each length of the beam's path in the specimen (n,) [Å]."""
+        likelihood = Likelihood(self.rings, self.optics, maximum.point.defocus)
+        found = np.zeros(len(paths))
+        point = maximum.point
+        for i, path in enumerate(paths):
+            trial = replace(point, thickness=float(path))
+            best = likelihood.maximise(trial, maximum.names, priors, rounds=6)
+            found[i] = best.posterior
+            point = best.point
+        return found
 
 
-def _uncertainty(
-    rings: Rings, data: Floats, point: Point, shape: Shape, prior: CtfPrior
-) -> tuple[float, float]:
-    d, p, q = point
-    model = rings.residual(rings.model(*point, shape))
-    weight = rings.weight
-    amplitude = (weight * data * model).sum() / (weight * model**2).sum()
-    columns = [model]
-    for x, y, z in 10.0 * np.eye(3):  # Å
-        up = rings.model(d + x, p + y, q + z, shape)
-        down = rings.model(d - x, p - y, q - z, shape)
-        columns.append(amplitude * rings.residual(up - down) / 20.0)
-    design = np.stack([column.ravel() for column in columns], axis=1)
-    w = weight.ravel()[:, None]
-    noise = (weight * (data - amplitude * model) ** 2).sum() / max(np.count_nonzero(weight), 1)
-    information = design.T @ (w * design) / (noise * RINGS_PER_SAMPLE)
-    widths = [math.inf, prior.defocus_sigma, prior.astigmatism_sigma, prior.astigmatism_sigma]
-    information += np.diag(np.asarray(widths) ** -2.0)
-    variance = np.diag(np.linalg.pinv(information))
-    return math.sqrt(variance[1]), math.sqrt(0.5 * (variance[2] + variance[3]))
+def _correlation(profile: CtfProfile) -> float:
+    weight = profile.noise**-2
+    x, y = (
+        values - (weight * values).sum() / weight.sum()
+        for values in (profile.equiphase, profile.fit)
+    )
+    norm = (weight * x**2).sum() * (weight * y**2).sum()
+    return float((weight * x * y).sum() / math.sqrt(norm)) if norm > 0 else 0.0

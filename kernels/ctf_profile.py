@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class CtfProfile:
-    """Profiles over the fitted range, background removed, in units of the log power.
+    """Profiles over the fitted range: power over the background, minus 1.
 
     Attributes
     ----------
@@ -25,11 +25,11 @@ class CtfProfile:
     equiphase : (n,) float64
         Average along lines of equal CTF phase, on the frequency axis of the mean defocus.
     fit : (n,) float64
-        The fitted rings, scaled to the data.
+        The fitted rings, averaged as `equiphase`.
     correlation : (n,) float64
         Correlation of `equiphase` and `fit` in a window around each frequency.
-    samples : (n,) float64
-        Pixels averaged in each point: its noise falls as 1/√samples.
+    noise : (n,) float64
+        Standard deviation of `equiphase`.
     """
 
     frequency: Floats
@@ -37,7 +37,7 @@ class CtfProfile:
     equiphase: Floats
     fit: Floats
     correlation: Floats
-    samples: Floats
+    noise: Floats
 
 
 def equiphase_profile(
@@ -47,33 +47,33 @@ def equiphase_profile(
 
     Parameters
     ----------
-    data : (sectors, n)
-        Log power without background.
-    fit : (n,)
-        Rings at the mean defocus, any scale.
-    weight : (sectors, n)
-        Pixels in each sample.
-    k_equal : (sectors, n)
+    data, fit : (m, n)
+        Power over the background minus 1, of any number of sectors and groups of tiles.
+    weight : (m, n)
+        Independent samples in each value.
+    k_equal : (m, n)
         Frequency at which the mean defocus gives the same phase as each sample, in 1/Å.
     frequency : (n,)
         In 1/Å, evenly spaced.
     ctf : Ctf
+        Its mean defocus belongs to `frequency`.
     """
-    total = np.maximum(weight.sum(axis=0), 1)
-    average = (data * weight).sum(axis=0) / total
-    spacing = frequency[1] - frequency[0]
-    position = np.clip((k_equal - frequency[0]) / spacing, 0, len(frequency) - 1.001)
-    floor = position.astype(np.int64)
+    n = len(frequency)
+    average = (data * weight).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-9)
+    position = (k_equal - frequency[0]) / (frequency[1] - frequency[0])
+    within = (position >= 0) & (position <= n - 1)
+    position = np.clip(position, 0, n - 1.001)
+    floor = position.astype(np.intp)
     upper = position - floor
-    sums, counts = np.zeros(len(frequency)), np.zeros(len(frequency))
+    sums = np.zeros((3, n))
     for index, share in ((floor, 1 - upper), (floor + 1, upper)):
-        np.add.at(sums, index, weight * share * data)
-        np.add.at(counts, index, weight * share)
-    equiphase = sums / np.maximum(counts, 1e-9)
-    scale = (total * equiphase * fit).sum() / max((total * fit**2).sum(), 1e-30)
-    scaled = max(scale, 0.0) * fit
-    correlation = _local_correlation(equiphase, fit, frequency, ctf)
-    return CtfProfile(frequency, average, equiphase, scaled, correlation, total)
+        part = (weight * within * share).ravel()
+        for row, values in enumerate((part, part * data.ravel(), part * fit.ravel())):
+            sums[row] += np.bincount(index.ravel(), weights=values, minlength=n)
+    count = np.maximum(sums[0], 1e-9)
+    equiphase, rings = sums[1] / count, sums[2] / count
+    correlation = _local_correlation(equiphase, rings, frequency, ctf)
+    return CtfProfile(frequency, average, equiphase, rings, correlation, 1 / np.sqrt(count))
 
 
 def _local_correlation(data: Floats, fit: Floats, frequency: Floats, ctf: Ctf) -> Floats:
@@ -88,10 +88,16 @@ def _local_correlation(data: Floats, fit: Floats, frequency: Floats, ctf: Ctf) -
     found = np.zeros(len(frequency))
     for i, width in enumerate(np.ceil(half).astype(np.int64)):
         window = slice(max(i - width, 0), i + width + 1)
-        x, y = data[window] - data[window].mean(), fit[window] - fit[window].mean()
+        x, y = _level(data[window]), _level(fit[window])
         norm = (x**2).sum() * (y**2).sum()
         found[i] = (x * y).sum() / np.sqrt(norm) if norm > 0 else 0.0
     return found
+
+
+def _level(values: Floats) -> Floats:
+    """Take mean and slope from values: what is left are rings."""
+    x = np.arange(len(values)) - 0.5 * (len(values) - 1)
+    return values - values.mean() - x * ((x * values).sum() / max((x**2).sum(), 1.0))
 
 
 def fitted_resolution(profile: CtfProfile) -> float:

@@ -1,13 +1,15 @@
-"""What a CTF should look like in the tile spectra of one view, and what is there.
+"""The rings of one view: its tiles' spectra gathered by defocus, and what a CTF would make there.
 
-The logarithm of the mean power is a smooth background plus log(1 + s E(k) CTF²), with a signal to
-noise ratio s and an envelope E. The background is a short series of smooth functions and is removed
-from data and model alike, so that what is compared is not biased by it.
+The mean power of a tile is a smooth background times 1 + S(k)·½(1 − c(k)·cos 2φ): S is the ratio
+of signal to noise, φ the whole phase of the CTF at the tile's own defocus, and c the contrast that
+the tile's window and the specimen's thickness leave to the fringes. Tiles of one view differ in
+defocus by the known tilt; nothing is rescaled, so that no interpolation blurs the rings.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,142 +18,181 @@ from kernels.ctf import Ctf, coefficients
 from kernels.spectra import PolarSpectra, hann_autocorrelation
 
 Floats = NDArray[np.float64]
-Shape = tuple[float, float]  # B in Å² of the envelope E = exp(−B k² / 2), and s at k = 0
 
-SHAPES: tuple[Shape, ...] = tuple(
-    (b, s) for b in (0.0, 50.0, 100.0, 200.0, 400.0, 800.0, 1600.0) for s in (0.3, 1.5, 6.0)
-)
-# Power of neighbouring frequencies of a Hann-windowed tile is correlated, (2/3)² and (1/6)²:
-# this many rings count as one independent measurement.
-RINGS_PER_SAMPLE = 1 + 2 * (4 / 9 + 1 / 36)
-LEAST_DEFOCUS = 1000.0  # Å: below it the frequency scales of tiles lose their meaning
+STRIP = 200.0  # Å: tiles of a view whose defocus differs by less are gathered
 BACKGROUND_STEP = 0.04  # 1/Å: over less than this the background bends no way of its own
+LEAST_RINGS = 12
+
+
+@dataclass(frozen=True)
+class Optics:
+    """What is known of a view's CTF: voltage [kV], Cs [mm], amplitude contrast.
+
+    `phase_shift` [degrees] is that of a phase plate, where it is known or to start from.
+    """
+
+    voltage: float = 300.0
+    cs: float = 2.7
+    amplitude_contrast: float = 0.07
+    phase_shift: float = 0.0
+
+    def ctf(self, defocus: float, p: float, q: float, phase_shift: float | None = None) -> Ctf:
+        """Return the CTF of a mean defocus and p, q = (U − V)(cos 2α, sin 2α), in Å."""
+        half = 0.5 * math.hypot(p, q)
+        return Ctf(
+            defocus + half,
+            defocus - half,
+            math.degrees(0.5 * math.atan2(q, p)),
+            self.voltage,
+            self.cs,
+            self.amplitude_contrast,
+            self.phase_shift if phase_shift is None else phase_shift,
+        )
 
 
 class Rings:
-    """The fitted rings of one view: samples, weights, background and the model on them.
+    """The fitted rings of one view, tiles of like defocus gathered into groups.
 
-    Arrays are (sectors, rings), or (rings,) for rotational averages. Defocus and the components
-    p, q = (U − V)(cos 2α, sin 2α) of the astigmatism are in Å.
-
-    Parameters
+    Attributes
     ----------
-    polar : PolarSpectra
-    offsets : (n_tiles,) float64
-        Defocus of each tile minus that of the view, in Å.
-    pixel
-        In Å.
-    resolutions
-        Least and greatest resolution that are fitted, in Å.
-    optics : Ctf
-        Its defocus is not used.
-
-    Raises
-    ------
-    ValueError
-        If fewer than 12 rings are in range, or a tile is empty.
+    power : (groups, sectors, rings) float64
+        Mean power, that of each tile having the mean 1 over the fitted range.
+    weight : (groups, sectors, rings) float64
+        Independent samples in each mean.
+    x, y : (groups,) float64
+        Mean place of a group's tiles in the aligned frame, from the raw image's centre [Å].
+    k : (rings,) float64
+        [1/Å]
+    k2, k2_cos, k2_sin : (sectors, rings) float64
+        Means of k², k² cos 2α, k² sin 2α [1/Å²].
+    window : float
+        Side of the tiles [Å].
     """
 
     def __init__(
         self,
         polar: PolarSpectra,
-        offsets: Floats,
+        places: ArrayLike,
+        gradient: tuple[float, float],
         pixel: float,
         resolutions: tuple[float, float],
-        optics: Ctf,
+        zones: int = 1,
     ) -> None:
-        self.offsets = offsets
-        self.box_length = polar.box * pixel
-        low = self.box_length / resolutions[0]
-        high = min(self.box_length / resolutions[1], 0.95 * polar.box / 2)
-        self.first, self.last = math.ceil(low), math.floor(high)
-        if self.last - self.first < 12:
+        """Gather the tiles of a view.
+
+        Parameters
+        ----------
+        polar : PolarSpectra
+        places : (n_tiles, 2)
+            x′, y′ of the tiles' centres from the raw image's centre, aligned frame [Å].
+        gradient : (float, float)
+            Defocus per Å of x′ and y′: only its size is used here, for the grouping.
+        pixel : float
+            [Å]
+        resolutions : (float, float)
+            Least and greatest resolution that are fitted [Å].
+        zones : int
+            Into how many parts the view is cut at least, along the gradient and across it.
+
+        Raises
+        ------
+        ValueError
+            If fewer than 12 rings are in range, or a tile is empty.
+        """
+        spacing = polar.box * pixel
+        low = spacing / resolutions[0]
+        high = min(spacing / resolutions[1], 0.95 * polar.box / 2, polar.power.shape[-1])
+        first, last = math.ceil(low), math.floor(high)
+        if last - first < LEAST_RINGS:
             raise ValueError(
-                f"{max(self.last - self.first, 0)} rings between {resolutions[0]} and "
-                f"{self.box_length / high:.1f} Å, expected 12: use a larger box than {polar.box}"
+                f"{max(last - first, 0)} rings between {resolutions[0]} and {spacing / high:.1f} Å,"
+                f" expected {LEAST_RINGS}: use a larger box than {polar.window}"
             )
-        self.weight = polar.count[:, self.first : self.last]
-        within = (slice(None), slice(self.first, self.last))
+        within = (slice(None), slice(first, last))
+        self.k = np.arange(first, last) / spacing
         self.k2, self.k2_cos, self.k2_sin = (
             values[within] / pixel**2 for values in (polar.k2, polar.k2_cos, polar.k2_sin)
         )
-        self.a, self.b, self.c = coefficients(optics)
-        count = np.maximum(polar.count.sum(axis=0), 1)
-        self.ring_k = np.arange(self.first, self.last) / self.box_length
-        self.ring_weight = np.maximum(self.weight.sum(axis=0), 1)
-        # Empty sectors of small rings take the ring's mean; they have no weight in the fit.
-        ring = (polar.power * polar.count).sum(axis=1) / count
-        power = np.where(polar.count > 0, polar.power, ring[:, None, :])
-        level = ring[:, self.first : self.last].mean(axis=1)
+        self.window = polar.window * pixel
+        count = polar.count[within]
+        tiles = polar.power[:, :, first:last].astype(np.float64)
+        level = np.tensordot(tiles, count, axes=2) / count.sum()
         if not (np.isfinite(level).all() and (level > 0).all()):
             raise ValueError(
                 "a tile has no power in the fitted range, expected an image with noise"
             )
-        self.power = power / level[:, None, None]
-        self.ring_power = ring / level[:, None]
-        x = np.linspace(-1, 1, self.last - self.first)
+        tiles /= level[:, None, None]
+        place = np.asarray(places, dtype=np.float64)
+        member = _groups(place, gradient, zones)
+        size = np.bincount(member)
+        gather = np.zeros((len(size), len(place)))
+        gather[member, np.arange(len(place))] = 1 / size[member]
+        self.power = np.tensordot(gather, tiles, axes=1)
+        self.x, self.y = (gather @ place).T
+        self.weight = size[:, None, None] * count / polar.redundancy
+        # Of samples without pixels nothing is known; they must not spoil logarithms.
+        self.power = np.where(count > 0, self.power, 1.0)
+        x = np.linspace(-1, 1, len(self.k))
         # A narrow range gets a stiffer background: else it could take in the two or three rings
         # there are, and half the defocus would fit as well.
-        degree = int(np.clip(round((self.ring_k[-1] - self.ring_k[0]) / BACKGROUND_STEP), 2, 4))
-        smooth = [*np.polynomial.legendre.legvander(x, degree).T, np.log(self.ring_k)]
-        root = np.sqrt(self.ring_weight)[:, None]
-        self.smooth = np.linalg.qr(np.stack(smooth, axis=1) * root)[0] / root
-        self.samples = np.count_nonzero(self.weight) / RINGS_PER_SAMPLE
+        degree = int(np.clip(round((self.k[-1] - self.k[0]) / BACKGROUND_STEP), 2, 4))
+        radial = [*np.polynomial.legendre.legvander(x, degree).T, np.log(self.k)]
+        ring_weight = self.weight.sum(axis=(0, 1))
+        root = np.sqrt(ring_weight)[:, None]
+        self.radial = (np.linalg.qr(np.stack(radial, axis=1) * root)[0] / root).T
+        self.envelopes = np.polynomial.legendre.legvander(x, 2).T
 
-    def scaled(self, power: NDArray[np.float32], defocus: float) -> Floats:
-        """Return the log mean power (..., rings), tiles scaled to coincide at `defocus`."""
-        scale = np.sqrt(defocus / np.maximum(defocus + self.offsets, LEAST_DEFOCUS))
-        position = scale[:, None] * np.arange(self.first, self.last)
-        position = np.minimum(position, power.shape[-1] - 1.001)
-        floor = position.astype(np.int64)
-        rest = position - floor
-        if power.ndim == 3:
-            floor, rest = floor[:, None, :], rest[:, None, :]
-        low = np.take_along_axis(power, floor, axis=-1)
-        high = np.take_along_axis(power, floor + 1, axis=-1)
-        return np.log((low + (high - low) * rest).mean(axis=0))
+    def offsets(self, gradient: tuple[float, float]) -> Floats:
+        """Return the defocus of the groups minus that of the view (groups,) [Å]."""
+        return gradient[0] * self.x + gradient[1] * self.y
 
-    def background(self, values: Floats) -> Floats:
-        """Return the smooth part (..., rings) of `values` (..., sectors, rings)."""
-        ring = (values * self.weight).sum(axis=-2) / self.ring_weight
-        return ((ring * self.ring_weight) @ self.smooth) @ self.smooth.T
+    def backgrounds(self) -> Floats:
+        """Return the smooth functions (n, sectors, rings) that make up the log background.
 
-    def residual(self, values: Floats) -> Floats:
-        """Take the smooth background from values (..., sectors, rings)."""
-        return values - self.background(values)[..., None, :]
-
-    def ring_residual(self, rings: Floats) -> Floats:
-        """Take the smooth background from values (..., rings)."""
-        return rings - ((rings * self.ring_weight) @ self.smooth) @ self.smooth.T
-
-    def model(self, defocus: float, p: float, q: float, shape: Shape) -> Floats:
-        """Return the expected rings (sectors, rings), background included."""
-        along = defocus * self.k2 + 0.5 * (p * self.k2_cos + q * self.k2_sin)
-        phase = self.a * along + self.b * self.k2**2 + self.c
-        return self.shaped(np.cos(2 * phase), defocus, shape)
-
-    def ring_model(self, defocus: float, shape: Shape) -> Floats:
-        """Return the expected rings (rings,) without astigmatism."""
-        k2 = self.ring_k**2
-        phase = k2 * (self.a * defocus + self.b * k2) + self.c
-        return self.shaped(np.cos(2 * phase), defocus, shape)
-
-    def shaped(self, fringes: Floats, defocus: float, shape: Shape) -> Floats:
-        """Return the log power of fringes cos 2φ, as the tile's window lets them be seen."""
-        envelope, signal = shape
-        slope = 2 * self.ring_k * (self.a * defocus + 2 * self.b * self.ring_k**2)
-        contrast = hann_autocorrelation(slope / np.pi / self.box_length)
-        strength = 0.5 * signal * np.exp(-0.5 * envelope * self.ring_k**2)
-        return np.log1p(strength * (1 - contrast * fringes))
-
-    def correlation(self, data: Floats, model: Floats) -> float:
-        """Return the weighted correlation of two residuals (sectors, rings)."""
-        dot = float((self.weight * data * model).sum())
-        norm = float((self.weight * data**2).sum() * (self.weight * model**2).sum())
-        return dot / math.sqrt(norm) if norm > 0 else 0.0
+        Power that depends on the direction (motion left in the image, astigmatic illumination)
+        must not pass for astigmatism, so that each direction may have its level and slope.
+        """
+        like = np.ones_like(self.k2)
+        flat = [row[None, :] * like for row in self.radial]
+        slope = np.linspace(-1, 1, len(self.k))
+        for part in (self.k2_cos, self.k2_sin):
+            direction = part / np.maximum(self.k2, 1e-12)
+            flat += [direction, direction * slope]
+        return np.stack(flat)
 
 
-def evidence(correlation: ArrayLike, samples: float) -> Floats:
-    """Return the gain in log likelihood that a correlation means; negative ones mean none."""
-    positive = np.clip(correlation, 0, 1 - 1e-9)
-    return -0.5 * samples * np.log1p(-(positive**2))
+def contrast(k: Floats, defocus: ArrayLike, optics: Optics, window: float) -> Floats:
+    """Return how much of its fringes a Hann-windowed tile of side `window` [Å] shows.
+
+    Parameters
+    ----------
+    k : (rings,)
+        [1/Å]
+    defocus : float or (groups, 1)
+        [Å]
+    optics : Optics
+    window : float
+        [Å]
+    """
+    a, b, _ = coefficients(optics.ctf(0.0, 0.0, 0.0))
+    slope = 2 * k * (a * np.asarray(defocus) + 2 * b * k**2)
+    return hann_autocorrelation(slope / np.pi / window)
+
+
+def _groups(place: Floats, gradient: tuple[float, float], zones: int) -> NDArray[np.intp]:
+    """Return the group (n_tiles,) of each tile: by defocus, then by place across its gradient."""
+    gx, gy = gradient
+    size = math.hypot(gx, gy)
+    turn = np.asarray([[gx, gy], [-gy, gx]]) / size if size > 0 else np.eye(2)
+    along, across = turn @ place.T
+    strips = max(round(np.ptp(along) * size / STRIP), 1)
+    members = np.stack([_cut(along, max(strips, zones)), _cut(across, zones)], axis=1)
+    _, member = np.unique(members, axis=0, return_inverse=True)
+    return member.reshape(-1)
+
+
+def _cut(values: Floats, n: int) -> NDArray[np.intp]:
+    """Return which of `n` equal parts of their range the values (m,) are in."""
+    low, high = values.min(), values.max()
+    part = (values - low) / max(high - low, 1e-9) * n
+    return np.minimum(part.astype(np.intp), n - 1)

@@ -1,49 +1,189 @@
-"""What the views of one tilt series tell about each other's CTF: priors, failures, handedness."""
+"""What the views of one tilt series tell about each other's CTF.
+
+A series is one specimen in one microscope: defocus drifts slowly from view to view and follows the
+stage with the tilt, astigmatism hardly changes, and a phase plate charges slowly. How much, the
+series itself tells: the sizes of these changes are those under which its fits are most likely.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kernels.ctf import Ctf
-from kernels.ctf_fit import CtfFit, CtfPrior
+from kernels.ctf_likelihood import Gaussian
 
 Floats = NDArray[np.float64]
 
 # Gains in log likelihood that noise alone hardly reaches, in a free search and in one that other
-# views narrow: 120 fits of white noise gave at most 10.9 and 6.4, 90 % below 6.6 and 3.2.
-FREE_EVIDENCE = 14.0
-NARROW_EVIDENCE = 6.0
+# views narrow.
+FREE_EVIDENCE = 16.0
+NARROW_EVIDENCE = 9.0
 POOREST_RESOLUTION = 25.0  # Å
-NEIGHBOURHOOD = 20.0  # degrees of tilt over which views resemble each other
-LEAST_DEFOCUS_SIGMA = 1000.0  # Å: what focusing between views changes
-LEAST_ASTIGMATISM_SIGMA = 100.0  # Å
-FLAT = 10.0  # degrees: below it a tilt shows no defocus gradient
+STAGE = 25.0  # degrees of tilt over which what the stage does to the defocus changes
+OUTLIER = 4.5  # standard deviations from what the other views expect
+LEAST_VIEWS = 4
+ASTRAY = 4.0  # standard deviations between a fit and the other views that flag it
 
 
 @dataclass(frozen=True)
-class ViewCtf:
-    """The CTF decided for one view.
+class Changes:
+    """Sizes that changes between views may have, from which the series chooses.
 
     Attributes
     ----------
-    ctf : Ctf
-        Of the fit, or of the other views where the fit failed.
-    reliable : bool
-    problem : str
-        Why the fit was not taken; empty when it was.
-    uncertainty : float
-        Of the mean defocus, in Å.
+    walk : sequence of float
+        Standard deviation of the drift from one view to the next acquired.
+    stage : sequence of float
+        Of what is a smooth function of the tilt.
+    scatter : sequence of float
+        Of what each view has by itself.
     """
 
-    ctf: Ctf
-    reliable: bool
-    problem: str
-    uncertainty: float
+    walk: Sequence[float]
+    stage: Sequence[float]
+    scatter: Sequence[float]
+
+
+DEFOCUS = Changes((10, 30, 60, 120, 250), (0, 150, 400, 1000), (10, 30, 60, 120, 300, 700, 1500))
+ASTIGMATISM = Changes((1, 5, 20, 60), (0,), (5, 25, 80))
+PHASE = Changes((0.01, 0.03, 0.1), (0,), (0.01, 0.05, 0.2))
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the other views expect of each view.
+
+    Attributes
+    ----------
+    mean, sigma : (quantities, n_views) float64
+        NaN and infinite where fewer than four views can tell.
+    used : (n_views,) bool
+        Views that agree with the others.
+    """
+
+    mean: Floats
+    sigma: Floats
+    used: NDArray[np.bool_]
+
+    def prior(self, quantity: int, view: int) -> Gaussian | None:
+        """Return the prior of one quantity of one view, or None."""
+        if not math.isfinite(self.sigma[quantity, view]):
+            return None
+        return Gaussian(float(self.mean[quantity, view]), float(self.sigma[quantity, view]))
+
+
+def expected_of_others(
+    values: ArrayLike,
+    errors: ArrayLike,
+    trusted: ArrayLike,
+    order: ArrayLike,
+    tilts: ArrayLike,
+    changes: Changes,
+) -> Expected:
+    """Predict every view from the others.
+
+    A Gaussian process with a random walk over the acquisition, a smooth function of the tilt and
+    scatter is conditioned on all views but one; the sizes of the three maximise the marginal
+    likelihood. Views that the others contradict are left out.
+
+    Parameters
+    ----------
+    values, errors : (quantities, n_views)
+        Fits and their standard errors; the quantities are independent but change alike.
+    trusted : (n_views,) bool
+        Which fits may be used at all.
+    order : (n_views,)
+        Acquisition order.
+    tilts : (n_views,)
+        In degrees.
+    changes : Changes
+        To choose from.
+
+    Raises
+    ------
+    ValueError
+        If the arrays do not belong to the same views.
+
+    References
+    ----------
+    .. [1] C. E. Rasmussen and C. K. I. Williams, Gaussian Processes for Machine Learning (2006),
+       equations 5.8 and 5.12.
+    """
+    value, error = np.atleast_2d(values).astype(float), np.atleast_2d(errors).astype(float)
+    place, angle = np.asarray(order, dtype=float), np.asarray(tilts, dtype=float)
+    used = np.asarray(trusted, dtype=bool).copy()
+    n = value.shape[1]
+    if error.shape != value.shape or not place.shape == angle.shape == used.shape == (n,):
+        raise ValueError(f"{value.shape} values, {error.shape} errors, {place.shape} views")
+    used &= np.isfinite(error).all(axis=0) & np.isfinite(value).all(axis=0)
+    kernels = _kernels(place, angle, changes)
+    while used.sum() >= LEAST_VIEWS:
+        covariance = _likeliest(value[:, used], error[:, used], kernels[:, used][:, :, used])
+        mean, sigma = _left_out(value, error, used, kernels[covariance])
+        away = np.abs(value - mean) / np.sqrt(sigma**2 + error**2)
+        worst = np.where(used, away.max(axis=0), 0.0)
+        # All that are about as bad go at once; what a bad one spoils may come back in later.
+        if worst.max() <= OUTLIER:
+            return Expected(mean, sigma, used)
+        used &= worst < max(OUTLIER, 0.7 * worst.max())
+    nothing = np.full(value.shape, np.nan)
+    return Expected(nothing, np.full(value.shape, np.inf), used)
+
+
+def _kernels(order: Floats, tilts: Floats, changes: Changes) -> Floats:
+    """Return the covariance between views (choices, n, n) for every choice of sizes."""
+    steps = np.abs(order[:, None] - order)
+    alike = np.exp(-0.5 * ((tilts[:, None] - tilts) / STAGE) ** 2)
+    own = np.eye(len(order))
+    return np.stack(
+        [
+            # A random walk from anywhere: −½ of its squared steps, beside any constant.
+            -0.5 * walk**2 * steps + stage**2 * alike + scatter**2 * own
+            for walk, stage, scatter in product(changes.walk, changes.stage, changes.scatter)
+        ]
+    )
+
+
+def _likeliest(values: Floats, errors: Floats, kernels: Floats) -> int:
+    """Return which covariance makes the values most likely, whatever their common constant."""
+    n = values.shape[1]
+    # Differences from the mean, in an orthonormal basis: the constant drops out.
+    basis = np.linalg.qr(np.column_stack([np.ones(n), np.eye(n)[:, : n - 1]]))[0][:, 1:]
+    total = np.zeros(len(kernels))
+    for value, error in zip(values, errors, strict=True):
+        covariance = basis.T @ (kernels + np.diag(error**2)) @ basis
+        rest = basis.T @ value
+        _, size = np.linalg.slogdet(covariance)
+        solved = np.linalg.solve(covariance, np.broadcast_to(rest, (len(kernels), n - 1))[..., None])
+        total -= 0.5 * (size + solved[..., 0] @ rest)
+    return int(total.argmax())
+
+
+def _left_out(
+    values: Floats, errors: Floats, used: NDArray[np.bool_], kernel: Floats
+) -> tuple[Floats, Floats]:
+    """Return mean and deviation of each view's truth given the others that are used."""
+    mean, sigma = np.empty_like(values), np.empty_like(values)
+    n = values.shape[1]
+    for row, (value, error) in enumerate(zip(values, errors, strict=True)):
+        for i in range(n):
+            others = used.copy()
+            others[i] = False
+            m = int(others.sum())
+            inner = kernel[np.ix_(others, others)] + np.diag(error[others] ** 2)
+            # Kriging with an unknown constant: one more row that keeps the weights' sum at 1.
+            system = np.block([[inner, np.ones((m, 1))], [np.ones((1, m)), np.zeros((1, 1))]])
+            right = np.append(kernel[i, others], 1.0)
+            weights = np.linalg.solve(system, right)
+            mean[row, i] = weights[:m] @ value[others]
+            variance = kernel[i, i] - weights @ right
+            sigma[row, i] = math.sqrt(max(float(variance), 1e-12))
+    return mean, sigma
 
 
 @dataclass(frozen=True)
@@ -55,7 +195,7 @@ class Handedness:
     hand : {+1, -1, 0}
         0: the series cannot tell.
     confidence : float
-        Probability, 0 to 1, that views of random sign would agree less.
+        Probability of the likelier sign, 0.5 to 1.
     evidence : float
         Log likelihood for +1 minus that for −1, summed over the views.
     """
@@ -65,97 +205,19 @@ class Handedness:
     evidence: float
 
 
-def expected_ctf(fits: Sequence[CtfFit], tilts: ArrayLike) -> list[CtfPrior]:
-    """Return for each view what the other views make of its CTF.
-
-    Defocus and astigmatism are medians over the views with clear rings, those of similar tilt
-    counting most. Where fewer than three have clear rings, the defocus is that for which all first
-    searches together give most evidence.
-
-    Parameters
-    ----------
-    fits : sequence of CtfFit
-        Of the views, each fitted alone over the same search range; no excluded or dark views.
-    tilts : (n_views,)
-        In degrees.
-
-    Returns
-    -------
-    list of CtfPrior
-        For a second `fit_ctf` of each view.
-
-    Raises
-    ------
-    ValueError
-        If there are no fits, or not one tilt for each.
-    """
-    angles = np.asarray(tilts, dtype=np.float64)
-    if not fits or angles.shape != (len(fits),):
-        raise ValueError(f"{angles.shape} tilts for {len(fits)} fits, expected one for each")
-    evidence = np.asarray([fit.evidence for fit in fits])
-    found = np.asarray([(fit.ctf.defocus, *fit.astigmatism) for fit in fits])
-    errors = np.asarray([fit.astigmatism_uncertainty for fit in fits])
-    priors = []
-    for i, angle in enumerate(angles):
-        weight = np.where(evidence >= FREE_EVIDENCE, evidence, 0.0)
-        weight *= np.exp(-np.abs(angles - angle) / NEIGHBOURHOOD)
-        weight[i] = 0.0
-        if np.count_nonzero(weight) < 3:
-            priors.append(CtfPrior(_joint_defocus(fits), 3 * LEAST_DEFOCUS_SIGMA))
-            continue
-        centre = np.asarray([_median(column, weight) for column in found.T])
-        away = np.abs(found - centre)
-        spread = 1.4826 * np.asarray([_median(column, weight) for column in away.T])
-        # What the fits' own errors do not explain, and the error of the median.
-        error = _median(errors, weight)
-        count = weight.sum() ** 2 / (weight**2).sum()
-        own = max(float(spread[1:] @ spread[1:]) / 2 - error**2, 0.0) + 1.6 * error**2 / count
-        priors.append(
-            CtfPrior(
-                float(centre[0]),
-                max(2 * float(spread[0]), LEAST_DEFOCUS_SIGMA),
-                (float(centre[1]), float(centre[2])),
-                max(math.sqrt(own), LEAST_ASTIGMATISM_SIGMA),
-            )
-        )
-    return priors
-
-
-def settle(fits: Sequence[CtfFit], priors: Sequence[CtfPrior]) -> list[ViewCtf]:
-    """Take each view's fit, or what the other views expect where the fit failed.
-
-    Parameters
-    ----------
-    fits : sequence of CtfFit
-        Of the views, each fitted with its prior.
-    priors : sequence of CtfPrior
-        From `expected_ctf`.
-    """
-    settled = []
-    for fit, prior in zip(fits, priors, strict=True):
-        away = abs(fit.ctf.defocus - prior.defocus)
-        problem = ""
-        if fit.evidence < NARROW_EVIDENCE:
-            problem = f"no clear rings: evidence {fit.evidence:.1f}, below {NARROW_EVIDENCE:.0f}"
-        elif fit.fit_resolution > POOREST_RESOLUTION:
-            problem = f"fitted only to {fit.fit_resolution:.0f} Å"
-        elif away > 3 * prior.defocus_sigma and fit.evidence < FREE_EVIDENCE:
-            problem = f"defocus {fit.ctf.defocus:.0f} Å, {away:.0f} Å from that of other views"
-        ctf = _prior_ctf(fit.ctf, prior) if problem else fit.ctf
-        uncertainty = prior.defocus_sigma if problem else fit.uncertainty
-        settled.append(ViewCtf(ctf, not problem, problem, uncertainty))
-    return settled
+FLAT = 2.0  # degrees: below it a tilt shows no defocus gradient
+SURE = 0.99
 
 
 def handedness(positive: ArrayLike, negative: ArrayLike, tilts: ArrayLike) -> Handedness:
-    """Decide the hand from fits of every view with offsets of either sign.
+    """Decide the hand from fits of every view with the defocus gradient of either sign.
 
     Parameters
     ----------
     positive, negative : (n_views,)
-        Evidence of each view's fit with the tiles' offsets for hand +1 and for hand −1.
+        Gain in log likelihood of each view's fit with the gradient of hand +1 and of hand −1.
     tilts : (n_views,)
-        In degrees; views below 10° are left out.
+        In degrees; views below 2° are left out.
 
     Returns
     -------
@@ -165,34 +227,44 @@ def handedness(positive: ArrayLike, negative: ArrayLike, tilts: ArrayLike) -> Ha
     steep = np.abs(np.asarray(tilts, dtype=np.float64)) >= FLAT
     gain = (np.asarray(positive, dtype=np.float64) - np.asarray(negative))[steep]
     total, spread = float(gain.sum()), float(np.sqrt((gain**2).sum()))
-    # Were the sign of each view's gain a coin's, total / spread would have variance 1.
-    confidence = math.erf(abs(total) / spread / math.sqrt(2)) if spread > 0 else 0.0
-    hand = int(math.copysign(1, total)) if confidence >= 0.99 else 0
+    # The likelihood's own word, and that of the views' agreement: were the sign of each view's
+    # gain a coin's, total / spread would have variance 1. The more doubtful of the two counts.
+    likely = 1 / (1 + math.exp(-min(abs(total), 50.0)))
+    agreed = 0.5 * (1 + math.erf(abs(total) / spread / math.sqrt(2))) if spread > 0 else 0.5
+    confidence = min(likely, agreed)
+    hand = int(math.copysign(1, total)) if confidence >= SURE else 0
     return Handedness(hand, confidence, total)
 
 
-def _joint_defocus(fits: Sequence[CtfFit]) -> float:
-    grid = fits[0].search_defocus
-    total = np.zeros_like(grid)
-    for fit in fits:
-        near = np.abs(fit.search_defocus[None, :] - grid[:, None]) <= LEAST_DEFOCUS_SIGMA
-        total += np.where(near, fit.search_evidence[None, :], 0.0).max(axis=1)
-    best = np.flatnonzero(total >= total.max() - 1e-9)
-    return float(grid[best].mean())
+def posterior(
+    values: Floats, covariance: Floats, names: Sequence[str], priors: Mapping[str, Gaussian]
+) -> Floats:
+    """Return the covariance of a view's values, its own spectra and the priors together."""
+    held = [priors[name].sigma ** -2 if name in priors else 0.0 for name in names]
+    return np.asarray(np.linalg.pinv(np.linalg.pinv(covariance) + np.diag(held)))
 
 
-def _median(values: Floats, weight: Floats) -> float:
-    order = np.argsort(values)
-    running = np.cumsum(weight[order])
-    return float(values[order[np.searchsorted(running, 0.5 * running[-1])]])
+def why_failed(
+    evidence: float, fit_resolution: float, away: float, narrow: bool
+) -> str:
+    """Tell why a view's fit cannot be trusted; an empty string when it can.
 
-
-def _prior_ctf(ctf: Ctf, prior: CtfPrior) -> Ctf:
-    p, q = prior.astigmatism
-    half = 0.5 * math.hypot(p, q)
-    return replace(
-        ctf,
-        defocus_u=prior.defocus + half,
-        defocus_v=prior.defocus - half,
-        astigmatism_angle=math.degrees(0.5 * math.atan2(q, p)),
-    )
+    Parameters
+    ----------
+    evidence : float
+        Its gain in log likelihood.
+    fit_resolution : float
+        [Å]
+    away : float
+        Standard deviations between its own defocus and that which the other views expect.
+    narrow : bool
+        Whether other views narrowed its search.
+    """
+    least = NARROW_EVIDENCE if narrow else FREE_EVIDENCE
+    if evidence < least:
+        return f"no clear rings: evidence {evidence:.1f}, below {least:.0f}"
+    if fit_resolution > POOREST_RESOLUTION:
+        return f"fitted only to {fit_resolution:.0f} Å"
+    if away > ASTRAY:
+        return f"its defocus is {away:.1f} standard deviations from that of other views"
+    return ""

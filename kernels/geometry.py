@@ -167,6 +167,41 @@ def defocus_offset(
     return -hand * (depth(points, view) - reference_depth(view, midplane))
 
 
+def defocus_gradient(
+    view: View, hand: int = 1, pretilt: tuple[float, float] = (0.0, 0.0)
+) -> tuple[float, float]:
+    """Return how the defocus of the specimen's plane changes over x′ and y′, in Å per Å.
+
+    Parameters
+    ----------
+    view : View
+    hand : {+1, −1}
+        As of `defocus_offset`.
+    pretilt : (float, float)
+        How the plane lies in the specimen frame [degrees]: α adds to the tilt angle,
+        Z = −X tan α, and γ is its rise along the tilt axis, Z = Y tan γ.
+
+    Returns
+    -------
+    (float, float)
+
+    Raises
+    ------
+    ValueError
+        If `hand` is neither +1 nor −1, or the beam runs along the plane.
+    """
+    if hand not in (1, -1):
+        raise ValueError(f"hand is {hand}, not +1 or -1")
+    slope = np.array([-np.tan(radians(pretilt[0])), np.tan(radians(pretilt[1]))])
+    # Along the plane: two directions in it, tilted, are dx′, dy′ and dz′ of one slope.
+    plane = np.array([[1.0, 0.0, slope[0]], [0.0, 1.0, slope[1]]])
+    seen = tilted(plane, view)
+    if abs(np.linalg.det(seen[:, :2])) < 1e-6:
+        raise ValueError(f"tilt is {view.tilt}°: the beam runs along the specimen's plane")
+    gx, gy = -hand * np.linalg.solve(seen[:, :2], seen[:, 2])
+    return float(gx), float(gy)
+
+
 def midplane_points(raw: ArrayLike, view: View, midplane: float = 0.0) -> Matrix:
     """Return the mid-plane points (n, 3) [Å] seen at raw coordinates x, y (n, 2) [Å].
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
@@ -13,6 +14,9 @@ from kernels.fourier import fast_size, rfft2
 
 # Rows and columns this near to zero frequency carry the detector's lines, not the specimen.
 CROSS = 1.5
+
+# Part of an image that half-overlapping Hann windows cover, its margins being seen faintly.
+COVERED = 0.8
 
 NORMAL_MAD = 1.4826  # standard deviation per median absolute deviation of a normal distribution
 
@@ -31,7 +35,11 @@ class PolarSpectra:
     k2, k2_cos, k2_sin : (sectors, bins) float64
         Means of k², k² cos 2α and k² sin 2α over those pixels, in 1/px².
     box : int
-        Side of the tiles in pixels.
+        Side of the spectra in pixels: ring r is r / box cycles per pixel.
+    window : int
+        Side of the tiles before they were padded to `box`.
+    redundancy : float
+        Samples per independent one: overlapping tiles and padding repeat what they hold.
     """
 
     power: NDArray[np.float32]
@@ -40,6 +48,8 @@ class PolarSpectra:
     k2_cos: NDArray[np.float64]
     k2_sin: NDArray[np.float64]
     box: int
+    window: int
+    redundancy: float
 
 
 def tile_spectra(
@@ -67,6 +77,14 @@ def tile_spectra(
     ValueError
         If the box is odd or exceeds the image, or the overlap is out of range.
     """
+    rows, centres = _tiles(image, box, overlap)
+    return namespace(image).concat([_power(tiles, box) for tiles in rows]), centres
+
+
+def _tiles(
+    image: Array, box: int, overlap: float
+) -> tuple[Iterator[Array], NDArray[np.float64]]:
+    """Return rows of tiles (n, box, box) under the window, and the places of all of them."""
     ny, nx = image.shape
     if box % 2 or not 8 <= box <= min(ny, nx):
         raise ValueError(f"box is {box} px, expected an even number from 8 to {min(ny, nx)}")
@@ -77,15 +95,25 @@ def tile_spectra(
     window = np.outer(side, side)
     weight = asarray_like((window / np.sqrt((window**2).sum())).astype(np.float32), image)
     rows, columns = (tile_starts(n, box, overlap) for n in (ny, nx))
-    spectra = []
-    for y in rows:
-        tiles = xp.stack([image[y : y + box, x : x + box] for x in columns])
-        tiles = tiles - xp.mean(tiles, axis=(-2, -1), keepdims=True)
-        spectrum = rfft2(tiles * weight)
-        spectra.append(xp.real(spectrum) ** 2 + xp.imag(spectrum) ** 2)
     x, y = np.meshgrid(np.asarray(columns) - nx // 2, np.asarray(rows) - ny // 2)
-    centres = np.stack([x.ravel(), y.ravel()], axis=1) + float(box // 2)
-    return xp.concat(spectra), centres
+
+    def row(y: int) -> Array:
+        tiles = xp.stack([image[y : y + box, x : x + box] for x in columns])
+        return (tiles - xp.mean(tiles, axis=(-2, -1), keepdims=True)) * weight
+
+    return map(row, rows), np.stack([x.ravel(), y.ravel()], axis=1) + float(box // 2)
+
+
+def _power(tiles: Array, size: int) -> Array:
+    """Return the power spectra (n, size, size // 2 + 1) of tiles padded to `size`."""
+    xp = namespace(tiles)
+    n, box, _ = tiles.shape
+    if size > box:
+        made = {"dtype": tiles.dtype, "device": device(tiles)}
+        tiles = xp.concat([tiles, xp.zeros((n, box, size - box), **made)], axis=2)
+        tiles = xp.concat([tiles, xp.zeros((n, size - box, size), **made)], axis=1)
+    spectra = rfft2(tiles)
+    return xp.real(spectra) ** 2 + xp.imag(spectra) ** 2
 
 
 def without_extremes(image: Array, deviations: float = 3.0) -> Array:
@@ -173,55 +201,87 @@ def _sample(tile: Array, positions: NDArray[np.float64], axis: int) -> Array:
     return low + (high - low) * fraction
 
 
-def polar_spectra(spectra: Array, sectors: int = 18) -> PolarSpectra:
-    """Average the power of tiles over rings one pixel wide, cut into sectors.
+def polar_spectra(
+    image: Array,
+    box: int = 512,
+    overlap: float = 0.5,
+    padding: float = 1.5,
+    sectors: int = 18,
+    highest: float = 0.5,
+) -> tuple[PolarSpectra, NDArray[np.float64]]:
+    """Average the power of an image's tiles over rings, cut into sectors.
 
     Parameters
     ----------
-    spectra : (n_tiles, box, box // 2 + 1) float32
-        From `tile_spectra`.
-    sectors
+    image : (ny, nx) float32
+    box, overlap
+        As of `tile_spectra`.
+    padding : float
+        Side of the transforms in boxes: at 1, rings finer than two pixels would blur.
+    sectors : int
         Into which the half circle is cut.
+    highest : float
+        Frequency up to which the power is wanted, in cycles per pixel.
 
     Returns
     -------
-    PolarSpectra
+    polar : PolarSpectra
         In host memory.
+    centres : (n_tiles, 2) float64
+        As of `tile_spectra`.
+
+    Raises
+    ------
+    ValueError
+        As by `tile_spectra`.
     """
-    xp = namespace(spectra)
-    n, box, half = spectra.shape
-    ky, kx = np.fft.fftfreq(box, 1 / box)[:, None], np.arange(half)[None, :]
-    bins = box // 2
+    size = fast_size(box * padding)
+    rows, centres = _tiles(image, box, overlap)
+    ky, kx = np.fft.fftfreq(size, 1 / size)[:, None], np.arange(size // 2 + 1)[None, :]
+    bins = min(size // 2, ceil(highest * size) + 1)
     ring = np.rint(np.hypot(ky, kx)).astype(np.int64)
     sector = np.floor(np.arctan2(ky, kx) % np.pi * sectors / np.pi).astype(np.int64) % sectors
-    used = (ring < bins) & (np.abs(ky) > CROSS) & (kx > CROSS)
+    lines = CROSS * size / box
+    used = (ring < bins) & (np.abs(ky) > lines) & (kx > lines)
     label = np.where(used, sector * bins + ring, sectors * bins).ravel()
     order = np.argsort(label, kind="stable")[: int(used.sum())]
     ends = np.searchsorted(label[order], np.arange(1, sectors * bins + 1))
     count = np.diff(ends, prepend=0)
 
-    # A difference of running sums is a sum over each ring's sector in every array namespace.
-    take, last = asarray_like(order, spectra), asarray_like(ends, spectra)
-    zero = xp.zeros((1,), dtype=xp.float64, device=device(spectra))
-    power = np.empty((n, sectors * bins), dtype=np.float32)
-    for index in range(n):
-        chosen = xp.take(xp.reshape(spectra[index, ...], (-1,)), take)
-        running = xp.concat([zero, xp.cumulative_sum(xp.astype(chosen, xp.float64))])
-        sums = to_host(xp.take(running, last))
-        power[index] = np.diff(sums, prepend=0) / np.maximum(count, 1)
-
     def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
         total = np.bincount(label[order], weights=values.ravel()[order], minlength=sectors * bins)
-        return (total / np.maximum(count, 1) / box**2).reshape(sectors, bins)
+        return (total / np.maximum(count, 1) / size**2).reshape(sectors, bins)
 
+    take, last = asarray_like(order, image), asarray_like(ends, image)
+    power = [
+        _sums(tile, take, last) / np.maximum(count, 1)
+        for tiles in rows
+        for tile in _each(_power(tiles, size))
+    ]
     return PolarSpectra(
-        power=power.reshape(n, sectors, bins),
+        power=np.stack(power).reshape(-1, sectors, bins).astype(np.float32),
         count=count.reshape(sectors, bins).astype(np.float64),
         k2=mean(kx**2 + ky**2),
         k2_cos=mean(kx**2 - ky**2),
         k2_sin=mean(2 * kx * ky),
-        box=box,
-    )
+        box=size,
+        window=box,
+        redundancy=len(power) * size**2 / (COVERED * image.shape[0] * image.shape[1]),
+    ), centres
+
+
+def _each(stack: Array) -> Iterator[Array]:
+    return (stack[i, ...] for i in range(stack.shape[0]))
+
+
+def _sums(spectrum: Array, order: Array, ends: Array) -> NDArray[np.float64]:
+    """Return the sums of a spectrum's values, taken in `order`, up to each of `ends`."""
+    # A difference of running sums is a sum over each ring's sector in every array namespace.
+    xp = namespace(spectrum)
+    zero = xp.zeros((1,), dtype=xp.float64, device=device(spectrum))
+    chosen = xp.take(xp.reshape(spectrum, (-1,)), order)
+    running = xp.concat([zero, xp.cumulative_sum(xp.astype(chosen, xp.float64))])
+    return np.diff(to_host(xp.take(running, ends)), prepend=0)
 
 
 def radial_profile(image: Array, box: int = 256) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from tasks.parameters import CtfParameters, EraseParameters, Pipeline, Reconstru
 from tasks.plan import chosen_series, current_plan, plan
 from tasks.steps import STEPS
 from tasks.store import Series, parse_project
+from tasks.tables import status_rows
 
 
 @pytest.fixture
@@ -121,6 +122,9 @@ def test_a_file_that_changed_or_vanished_is_told_as_the_reason(
     assert "TS_01.defocus: no such file" in planned["ctf"].why
     assert planned["ctf"].result.complete()  # what was made of it is still there
     assert planned["markerfree"].state == "done"
+    (row,), (reason,) = status_rows(run.series.project.url)
+    assert (row["ctf"], row["reconstruct"]) == ("failed", "to do")
+    assert reason.startswith(f"TS_01: ctf failed: {path}: no such file")
 
 
 def test_what_follows_a_step_without_its_file_waits(

@@ -220,7 +220,8 @@ class Likelihood:
                 break
         # The envelope's priors stay: without them a view without rings has no covariance at all.
         held, _ = self._prior_normal(point, names, {}, nb, ne)
-        covariance = np.linalg.pinv(information + held)[nb + ne :, nb + ne :]
+        whole = np.asarray(np.linalg.pinv(information + held), dtype=np.float64)
+        covariance = whole[nb + ne :, nb + ne :]
         gain = self.flat[1] - self.cost(point)
         penalty = self._prior_cost(point, names, priors)
         return Maximum(point, gain, gain - penalty, names, covariance)
@@ -241,7 +242,9 @@ class Likelihood:
         summed = weighted.reshape(len(columns), *weight.shape).sum(axis=1)
         cross = basis @ summed.reshape(len(columns), -1).T
         information = np.block([[(basis * total) @ basis.T, cross], [cross.T, weighted @ own.T]])
-        slope = np.concatenate([basis @ (weight * rest).sum(axis=0).ravel(), weighted @ rest.ravel()])
+        slope = np.concatenate(
+            [basis @ (weight * rest).sum(axis=0).ravel(), weighted @ rest.ravel()]
+        )
         return information, slope
 
     def _vector(self, point: Point, names: tuple[str, ...]) -> Floats:

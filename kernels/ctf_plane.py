@@ -73,7 +73,7 @@ def fit_plane(gradients: Sequence[GradientFit], views: Sequence[View], hand: int
             pull += slopes.T @ (found.pull - found.information @ here)
         if np.linalg.cond(information) > 1e8:
             return None
-        covariance = np.linalg.inv(information)
+        covariance = np.asarray(np.linalg.inv(information), dtype=np.float64)
         step = covariance @ pull
         pretilt = np.clip(pretilt + step, -LARGEST, LARGEST)
         if np.abs(step).max() < 1e-3:

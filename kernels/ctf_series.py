@@ -15,6 +15,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kernels.ctf_fit import CtfFit
 from kernels.ctf_likelihood import Gaussian
 
 Floats = NDArray[np.float64]
@@ -27,6 +28,7 @@ POOREST_RESOLUTION = 25.0  # Å
 STAGE = 25.0  # degrees of tilt over which what the stage does to the defocus changes
 OUTLIER = 4.5  # standard deviations from what the other views expect
 LEAST_VIEWS = 4
+SYSTEMATIC = 4.0  # Å: what no spread shows, such as where within its thickness a specimen scatters
 ASTRAY = 4.0  # standard deviations between a fit and the other views that flag it
 
 
@@ -159,7 +161,9 @@ def _likeliest(values: Floats, errors: Floats, kernels: Floats) -> int:
         covariance = basis.T @ (kernels + np.diag(error**2)) @ basis
         rest = basis.T @ value
         _, size = np.linalg.slogdet(covariance)
-        solved = np.linalg.solve(covariance, np.broadcast_to(rest, (len(kernels), n - 1))[..., None])
+        solved = np.linalg.solve(
+            covariance, np.broadcast_to(rest, (len(kernels), n - 1))[..., None]
+        )
         total -= 0.5 * (size + solved[..., 0] @ rest)
     return int(total.argmax())
 
@@ -236,17 +240,14 @@ def handedness(positive: ArrayLike, negative: ArrayLike, tilts: ArrayLike) -> Ha
     return Handedness(hand, confidence, total)
 
 
-def posterior(
-    values: Floats, covariance: Floats, names: Sequence[str], priors: Mapping[str, Gaussian]
-) -> Floats:
-    """Return the covariance of a view's values, its own spectra and the priors together."""
-    held = [priors[name].sigma ** -2 if name in priors else 0.0 for name in names]
-    return np.asarray(np.linalg.pinv(np.linalg.pinv(covariance) + np.diag(held)))
+def deviation(fit: CtfFit, priors: Mapping[str, Gaussian]) -> float:
+    """Return the standard deviation of a view's defocus [Å], its rings and priors together."""
+    held = [priors[name].sigma ** -2 if name in priors else 0.0 for name in fit.names]
+    covariance = np.linalg.pinv(np.linalg.pinv(fit.covariance) + np.diag(held))
+    return math.sqrt(max(float(covariance[0, 0]), 0.0))
 
 
-def why_failed(
-    evidence: float, fit_resolution: float, away: float, narrow: bool
-) -> str:
+def why_failed(evidence: float, fit_resolution: float, away: float, narrow: bool) -> str:
     """Tell why a view's fit cannot be trusted; an empty string when it can.
 
     Parameters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
 
 import numpy as np
@@ -81,9 +82,7 @@ def tile_spectra(
     return namespace(image).concat([_power(tiles, box) for tiles in rows]), centres
 
 
-def _tiles(
-    image: Array, box: int, overlap: float
-) -> tuple[Iterator[Array], NDArray[np.float64]]:
+def _tiles(image: Array, box: int, overlap: float) -> tuple[Iterator[Array], NDArray[np.float64]]:
     """Return rows of tiles (n, box, box) under the window, and the places of all of them."""
     ny, nx = image.shape
     if box % 2 or not 8 <= box <= min(ny, nx):
@@ -160,31 +159,44 @@ def tile_starts(length: int, box: int, overlap: float) -> list[int]:
     return [round(start) for start in np.linspace(0, length - box, n).tolist()]
 
 
-def mean_spectrum(spectra: Array, scales: ArrayLike) -> Array:
-    """Average tile spectra, each sampled at `scale` times the frequency, so that rings coincide.
+def mean_spectrum(image: Array, scales: ArrayLike, box: int = 512, overlap: float = 0.5) -> Array:
+    """Average the spectra of an image's tiles, each sampled so that their rings coincide.
 
     Parameters
     ----------
-    spectra : (n_tiles, box, box // 2 + 1) float32
+    image : (ny, nx) float32
     scales : (n_tiles,)
-        √(Δf of the view / Δf of the tile); 1 leaves a tile as it is.
+        Frequency at which a tile is sampled, over that of the average, √(Δf of the view / Δf of
+        the tile); 1 leaves a tile as it is. Tiles as of `tile_spectra`.
+    box, overlap
+        As of `tile_spectra`.
 
     Returns
     -------
-    (box, box // 2 + 1) float32, where `spectra` lives
+    (box, box // 2 + 1) float32, where `image` lives
         Linear interpolation; frequencies beyond a tile's edge repeat the edge.
     """
-    xp = namespace(spectra)
-    n, box, half = spectra.shape
+    xp = namespace(image)
+    rows, centres = _tiles(image, box, overlap)
     factors = np.asarray(scales, dtype=np.float64)
-    if factors.shape != (n,):
-        raise ValueError(f"{factors.shape} scales for {n} tiles, expected one for each")
-    total = xp.zeros((box, half), dtype=spectra.dtype, device=device(spectra))
+    if factors.shape != (len(centres),):
+        raise ValueError(f"{factors.shape} scales for {len(centres)} tiles, expected one for each")
+    # Tiles that are sampled alike, to a quarter of a pixel at the edge, are added up first.
+    alike = np.round(factors * 2 * box) / (2 * box)
+    sums: dict[float, Array] = {}
+    tile = 0
+    for tiles in rows:
+        for spectrum in _each(_power(tiles, box)):
+            factor = float(alike[tile])
+            sums[factor] = sums[factor] + spectrum if factor in sums else spectrum
+            tile += 1
+    half = box // 2 + 1
+    total = xp.zeros((box, half), dtype=image.dtype, device=device(image))
     signed = np.fft.fftfreq(box, 1 / box)
-    for index, factor in enumerate(factors):
-        tile = _sample(spectra[index, ...], np.clip(signed * factor, -box / 2, box / 2 - 1), 0)
-        total = total + _sample(tile, np.minimum(np.arange(half) * factor, half - 1), 1)
-    return total / n
+    for factor, spectrum in sums.items():
+        rings = _sample(spectrum, np.clip(signed * factor, -box / 2, box / 2 - 1), 0)
+        total = total + _sample(rings, np.minimum(np.arange(half) * factor, half - 1), 1)
+    return total / len(factors)
 
 
 def _sample(tile: Array, positions: NDArray[np.float64], axis: int) -> Array:
@@ -237,11 +249,43 @@ def polar_spectra(
     """
     size = fast_size(box * padding)
     rows, centres = _tiles(image, box, overlap)
-    ky, kx = np.fft.fftfreq(size, 1 / size)[:, None], np.arange(size // 2 + 1)[None, :]
     bins = min(size // 2, ceil(highest * size) + 1)
+    grid = _ring_grid(size, sectors, bins, CROSS * size / box)
+    take, last = asarray_like(grid.order, image), asarray_like(grid.ends, image)
+    power = [
+        _sums(tile, take, last) / np.maximum(grid.count.ravel(), 1)
+        for tiles in rows
+        for tile in _each(_power(tiles, size))
+    ]
+    return PolarSpectra(
+        power=np.stack(power).reshape(-1, sectors, bins).astype(np.float32),
+        count=grid.count,
+        k2=grid.k2,
+        k2_cos=grid.k2_cos,
+        k2_sin=grid.k2_sin,
+        box=size,
+        window=box,
+        redundancy=len(power) * size**2 / (COVERED * image.shape[0] * image.shape[1]),
+    ), centres
+
+
+@dataclass(frozen=True)
+class _RingGrid:
+    """Which pixels of a half spectrum, flat and in `order`, end each sector's ring at `ends`."""
+
+    order: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    count: NDArray[np.float64]
+    k2: NDArray[np.float64]
+    k2_cos: NDArray[np.float64]
+    k2_sin: NDArray[np.float64]
+
+
+@lru_cache(maxsize=4)  # all views of a series have the same
+def _ring_grid(size: int, sectors: int, bins: int, lines: float) -> _RingGrid:
+    ky, kx = np.fft.fftfreq(size, 1 / size)[:, None], np.arange(size // 2 + 1)[None, :]
     ring = np.rint(np.hypot(ky, kx)).astype(np.int64)
     sector = np.floor(np.arctan2(ky, kx) % np.pi * sectors / np.pi).astype(np.int64) % sectors
-    lines = CROSS * size / box
     used = (ring < bins) & (np.abs(ky) > lines) & (kx > lines)
     label = np.where(used, sector * bins + ring, sectors * bins).ravel()
     order = np.argsort(label, kind="stable")[: int(used.sum())]
@@ -252,22 +296,14 @@ def polar_spectra(
         total = np.bincount(label[order], weights=values.ravel()[order], minlength=sectors * bins)
         return (total / np.maximum(count, 1) / size**2).reshape(sectors, bins)
 
-    take, last = asarray_like(order, image), asarray_like(ends, image)
-    power = [
-        _sums(tile, take, last) / np.maximum(count, 1)
-        for tiles in rows
-        for tile in _each(_power(tiles, size))
-    ]
-    return PolarSpectra(
-        power=np.stack(power).reshape(-1, sectors, bins).astype(np.float32),
-        count=count.reshape(sectors, bins).astype(np.float64),
-        k2=mean(kx**2 + ky**2),
-        k2_cos=mean(kx**2 - ky**2),
-        k2_sin=mean(2 * kx * ky),
-        box=size,
-        window=box,
-        redundancy=len(power) * size**2 / (COVERED * image.shape[0] * image.shape[1]),
-    ), centres
+    return _RingGrid(
+        order,
+        ends,
+        count.reshape(sectors, bins).astype(np.float64),
+        mean(kx**2 + ky**2),
+        mean(kx**2 - ky**2),
+        mean(2 * kx * ky),
+    )
 
 
 def _each(stack: Array) -> Iterator[Array]:

@@ -1,18 +1,15 @@
-"""Estimation of the CTF: every view alone first, then with what the whole series tells."""
+"""Estimation of the CTF: from the rings of all views, by strips, or as another program has it."""
 
 from __future__ import annotations
 
-import numpy as np
-
-from kernels.ctf_fit import CtfFit
-from kernels.ctf_series import Handedness, ViewCtf, expected_ctf, handedness, settle
-from kernels.spectra import tile_box
-from tasks.chunks.ctf import Report, fit_from_report, memory_of_view, refine_view, search_view
+from tasks.ctf_estimate import Estimate, message, table, write_profiles
+from tasks.ctf_import import ImportedCtf, imported_ctf
+from tasks.ctf_rings import coherent
+from tasks.errors import UnusableData
 from tasks.parameters import CtfParameters, Execution
-from tasks.scatter import Unit
-from tasks.work import Outcome, begin, step_task
-
-PROFILES = ("frequency", "average", "equiphase", "fit", "correlation")
+from tasks.record import Handedness
+from tasks.steps import file_of
+from tasks.work import Outcome, Work, begin, step_task
 
 
 @step_task("ctf")
@@ -25,114 +22,54 @@ def ctf(
 ) -> Outcome:
     """Estimate defocus and astigmatism of every view that is not excluded.
 
-    Reads the motion-corrected images, never dose-weighted ones. Writes ``spectra`` (view, ky, kx),
-    the mean power of the tiles scaled to the view's own defocus, and ``profiles`` (view, curve,
-    k): frequency [1/Å], average, equi-phase average, fit, local correlation.
+    Reads the motion-corrected images, never dose-weighted ones. Writes, but for an imported CTF,
+
+    - ``spectra`` (view, ky, kx): mean power of the tiles scaled to the view's own defocus, in
+      pixels of the attribute ``spectrum_pixel`` [Å];
+    - ``profiles`` (view, curve, k): frequency [1/Å], average, equi-phase average, fit, local
+      correlation and noise (`kernels.ctf_profile.CtfProfile`).
     """
     work = begin("ctf", project, series, parameters, branch, execution)
     if work.done:
         return work.adopt()
-    record, source, pixel_size = work.record, work.input("motion"), work.image_pixel_size
-    shape = source.images().shape[1:]
-    box = parameters.box or tile_box((shape[0], shape[1]), pixel_size)
-    box = min(box, *(n // 2 * 2 for n in shape))
-    used = record.included
-    memory = memory_of_view((shape[0], shape[1]), box)
-    work.result.create_array(
-        "spectra",
-        (len(record.views), box, box // 2 + 1),
-        (1, box, box // 2 + 1),
-        axes=("view", "ky", "kx"),
-    )
-    first = work.scatter(
-        search_view,
-        [
-            Unit(
-                f"search-{i:03d}",
-                (source, i, record.geometry(i), record.acquisition, pixel_size, box, parameters),
-            )
-            for i in used
-        ],
-        memory=memory,
-    )
-    alone = [first[f"search-{i:03d}"] for i in used]
-    tilts = [record.views[i].tilt_angle for i in used]
-    hand = _hand(alone, tilts)
-    priors = expected_ctf([_fit(reports, hand.hand) for reports in alone], tilts)
-    second = work.scatter(
-        refine_view,
-        [
-            Unit(
-                f"refine-{i:03d}",
-                (
-                    source, work.result, i, record.geometry(i), record.acquisition, pixel_size,
-                    box, hand.hand or 1, prior, parameters,
-                ),
-            )
-            for i, prior in zip(used, priors, strict=True)
-        ],
-        memory=memory,
-    )  # fmt: skip
-    fits = [fit_from_report(second[f"refine-{i:03d}"]) for i in used]
-    settled = dict(zip(used, settle(fits, priors), strict=True))
-    fit_of = dict(zip(used, fits, strict=True))
-    profiles = np.full((len(record.views), len(PROFILES), len(fits[0].profile.frequency)), np.nan)
-    for i, fit in fit_of.items():
-        profiles[i] = [getattr(fit.profile, name) for name in PROFILES]
-    stored = work.result.create_array(
-        "profiles", profiles.shape, profiles.shape, "float64", by_units=False
-    )
-    stored[:] = profiles
-    decided = [
-        _estimate(settled[i], fit_of[i]) if i in settled else None for i in range(len(record.views))
-    ]
-    doubtful = sum(not view.reliable for view in settled.values())
-    middle = float(np.median([view.ctf.defocus for view in settled.values()]))
-    told = {1: "hand +1", -1: "hand −1", 0: "hand unknown"}[hand.hand]
+    if not work.record.included:
+        raise UnusableData(f"{series}: every view is excluded: include some")
+    estimate = _estimate(work, parameters)
+    write_profiles(work, estimate.profiles)
+    record = work.record
     return work.finish(
-        f"median defocus {middle / 1e4:.2f} µm, {told}"
-        + (f", {doubtful} of {len(used)} views from the others" if doubtful else ""),
-        views=[{"ctf": estimate} for estimate in decided],
-        series={"hand": hand.hand or None},
-        table=[
-            {
-                "view": i + 1,
-                "tilt angle [°]": record.views[i].tilt_angle,
-                "defocus U [Å]": settled[i].ctf.defocus_u,
-                "defocus V [Å]": settled[i].ctf.defocus_v,
-                "angle [°]": settled[i].ctf.astigmatism_angle,
-                "fit to [Å]": fit_of[i].fit_resolution,
-                "score": fit_of[i].score,
-                "uncertainty [Å]": settled[i].uncertainty,
-                "problem": settled[i].problem,
-            }
-            for i in used
-        ],
-        extra={
-            "hand": {"hand": hand.hand, "confidence": hand.confidence},
-            "pixel_size": pixel_size,
+        message(estimate),
+        views=[{"ctf": _dumped(estimate, i)} for i in range(len(record.views))],
+        series={
+            "hand": estimate.used_hand(),
+            "handedness": estimate.hand and estimate.hand.model_dump(),
+            "pretilt": estimate.pretilt and estimate.pretilt.model_dump(),
+            "thickness": estimate.thickness,
         },
+        table=table(record, estimate),
+        extra={"pixel_size": work.image_pixel_size, **estimate.extra},
     )
 
 
-def _hand(alone: list[dict[str, Report]], tilts: list[float]) -> Handedness:
-    positive = [reports["1"]["evidence"] for reports in alone]
-    negative = [reports.get("-1", reports["1"])["evidence"] for reports in alone]
-    return handedness(positive, negative, tilts)
+def _estimate(work: Work, parameters: CtfParameters) -> Estimate:
+    path = file_of(parameters, "ctf_from", work.series.name)
+    if path is not None:
+        return _imported(imported_ctf(path, work.record), parameters)
+    return coherent(work, parameters, work.record.included)
 
 
-def _fit(reports: dict[str, Report], hand: int) -> CtfFit:
-    return fit_from_report(reports.get(str(hand or 1), reports["1"]))
+def _imported(found: ImportedCtf, parameters: CtfParameters) -> Estimate:
+    """Return what another program has estimated; the user's word on the hand beats its."""
+    forced = parameters.hand if parameters.hand != "measure" else None
+    hand = forced or found.hand
+    return Estimate(
+        views={i: view for i, view in enumerate(found.estimates) if view is not None},
+        hand=hand
+        and Handedness(hand=hand, measured=None, confidence=0.5, forced=forced is not None),
+        doubts=found.doubts,
+    )
 
 
-def _estimate(view: ViewCtf, fit: CtfFit) -> dict[str, float | bool]:
-    return {
-        "defocus_u": view.ctf.defocus_u,
-        "defocus_v": view.ctf.defocus_v,
-        "astigmatism_angle": view.ctf.astigmatism_angle,
-        "phase_shift": view.ctf.phase_shift,
-        "fit_resolution": fit.fit_resolution,
-        "score": fit.score,
-        "uncertainty": view.uncertainty,
-        "reliable": view.reliable,
-    }
+def _dumped(estimate: Estimate, index: int) -> dict[str, object] | None:
+    found = estimate.views.get(index)
+    return found.model_dump() if found else None

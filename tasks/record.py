@@ -104,11 +104,12 @@ class CtfEstimate(Record):
 class Handedness(Record):
     """On which side of the tilt axis a positive tilt adds underfocus, as the spectra show it."""
 
-    hand: Literal[1, -1] | None = Field(description="what they show; nothing: cannot tell")
+    hand: Literal[1, -1] | None = Field(description="which is used; nothing: unknown")
+    measured: Literal[1, -1] | None = Field(description="which they show; nothing: cannot tell")
     confidence: float = Field(description="probability of the likelier sign, 0.5 to 1")
     gradient: float | None = Field(None, description="defocus gradient, 1: as the tilt for hand +1")
     gradient_error: float | None = Field(None, description="its standard error")
-    forced: bool = Field(False, description="the user's word was taken instead")
+    forced: bool = Field(False, description="the user's word is used, whatever they show")
 
 
 class Pretilt(Record):

@@ -96,9 +96,10 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "ctf",
-            version=1,
+            version=2,
             reads=(
                 "views.tilt_angle",
+                "views.order",
                 "acquisition.voltage",
                 "acquisition.cs",
                 "acquisition.amplitude_contrast",

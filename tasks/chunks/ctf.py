@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from math import floor
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kernels.arrays import to_host
+from kernels.arrays import Array, to_host
 from kernels.ctf import Ctf
-from kernels.ctf_fit import CtfFit, CtfPrior, CtfSearch, fit_ctf
+from kernels.ctf_fit import CtfFit, CtfSearch, GradientFit, ViewFit
+from kernels.ctf_likelihood import Gaussian
 from kernels.ctf_profile import CtfProfile
-from kernels.geometry import View, defocus_offset, midplane_points
-from kernels.spectra import mean_spectrum, polar_spectra, tile_spectra, without_extremes
+from kernels.ctf_rings import Optics
+from kernels.ctf_series import FREE_EVIDENCE
+from kernels.fourier import bin_images, binned_shape
+from kernels.geometry import View, aligned_from_raw, defocus_gradient
+from kernels.spectra import mean_spectrum, polar_spectra, tile_box, without_extremes
 from tasks.chunks.device import on_device
 from tasks.parameters import CtfParameters
 from tasks.record import Acquisition
@@ -21,64 +26,150 @@ from tasks.store import Result
 
 Report = dict[str, Any]
 
+# Images are reduced until the finest resolution fitted is at this part of the Nyquist frequency.
+NYQUIST_USED = 0.9
+REDUCTION_STEP = 0.25  # so that images of every size can be reduced by whole pixels
+PATHS = np.arange(0.0, 8001.0, 250.0)  # Å of specimen along the beam that are tried
 
-def search_view(
-    source: Result,
-    index: int,
-    view: View,
-    acquisition: Acquisition,
-    pixel_size: float,
-    box: int,
-    parameters: CtfParameters,
-) -> dict[str, Report]:
-    """Fit a view alone, its defocus gradient taken with hand +1 and with hand −1."""
-    spectra, centres = _tiles(source, index, box)
-    polar = polar_spectra(spectra)
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are sampled for the CTF.
+
+    Attributes
+    ----------
+    reduction : float
+        Pixels of the image in one of the spectra's.
+    pixel_size : float
+        Of the spectra [Å].
+    box : int
+        Side of the tiles, in these pixels.
+    """
+
+    reduction: float
+    pixel_size: float
+    box: int
+
+
+def sampling_of(shape: tuple[int, int], pixel_size: float, parameters: CtfParameters) -> Sampling:
+    """Return how the images (ny, nx) of a series are sampled for its CTF."""
+    reduction = 0.5 * NYQUIST_USED * parameters.max_resolution / pixel_size
+    reduction = max(REDUCTION_STEP * floor(reduction / REDUCTION_STEP), 1.0)
+    small, _ = binned_shape(shape, reduction)
+    if parameters.box is None:
+        box = tile_box(small, pixel_size * reduction)
+    else:
+        box = min(round(parameters.box / reduction / 2) * 2, *(n // 2 * 2 for n in small))
+    return Sampling(reduction, pixel_size * reduction, box)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the fits of all views of a series need."""
+
+    source: Result
+    target: Result
+    acquisition: Acquisition
+    sampling: Sampling
+    parameters: CtfParameters
+
+
+def search_view(job: Job, index: int, view: View, hands: tuple[int, ...]) -> Report:
+    """Fit a view alone, its defocus gradient taken with each of `hands`, and measure the gradient.
+
+    Returns
+    -------
+    dict
+        ``fits``: hand (as text) → report of the fit; ``hand``: which fits better; ``gradient``:
+        what the tiles show around that one, None where there are no rings.
+    """
+    image = _image(job, index)
+    fits: dict[int, Report] = {}
+    best: tuple[float, int, Any] | None = None
+    for hand in hands:
+        fit_view = _view_fit(job, image, view, defocus_gradient(view, hand))
+        fit, maximum = fit_view.fit({})
+        fits[hand] = _fit_report(fit)
+        if best is None or maximum.posterior > best[0]:
+            best = maximum.posterior, hand, partial(fit_view.fit_gradient, maximum, {})
+    assert best is not None  # there is one hand at least
+    rings = fits[best[1]]["evidence"] >= FREE_EVIDENCE
     return {
-        str(hand): _as_report(
-            fit_ctf(
-                polar,
-                _offsets(centres, view, pixel_size, hand),
-                pixel_size,
-                search_of(parameters),
-                voltage=acquisition.voltage,
-                cs=acquisition.cs,
-                amplitude_contrast=acquisition.amplitude_contrast,
-            )
-        )
-        for hand in ((1,) if view.tilt == 0 else (1, -1))
+        "fits": {str(hand): report for hand, report in fits.items()},
+        "hand": best[1],
+        "gradient": _plain(asdict(best[2]())) if rings else None,
     }
 
 
 def refine_view(
-    source: Result,
-    target: Result,
-    index: int,
-    view: View,
-    acquisition: Acquisition,
-    pixel_size: float,
-    box: int,
-    hand: int,
-    prior: CtfPrior,
-    parameters: CtfParameters,
+    job: Job, index: int, view: View, gradient: tuple[float, float], priors: dict[str, Gaussian]
 ) -> Report:
     """Fit a view near what the other views expect, and write its mean spectrum."""
-    spectra, centres = _tiles(source, index, box)
-    offsets = _offsets(centres, view, pixel_size, hand)
-    fit = fit_ctf(
-        polar_spectra(spectra),
-        offsets,
-        pixel_size,
-        search_of(parameters),
-        prior,
-        voltage=acquisition.voltage,
-        cs=acquisition.cs,
-        amplitude_contrast=acquisition.amplitude_contrast,
+    image = _image(job, index)
+    fit_view = _view_fit(job, image, view, gradient)
+    fit, maximum = fit_view.fit(priors)
+    report = _fit_report(fit)
+    if job.parameters.search_thickness:
+        found = fit_view.thickness_evidence(maximum, priors, PATHS)
+        report["thickness"] = found.tolist()
+    offsets = fit_view.places @ np.asarray(gradient)
+    scales = np.sqrt(fit.ctf.defocus / np.maximum(fit.ctf.defocus + offsets, 0.1 * fit.ctf.defocus))
+    spectrum = mean_spectrum(image, scales, job.sampling.box)
+    job.target.array("spectra")[index] = to_host(spectrum)
+    return report
+
+
+def fit_from_report(report: Report) -> CtfFit:
+    """Return the fit that a worker has reported."""
+    profile = CtfProfile(**{name: np.asarray(v) for name, v in report["profile"].items()})
+    return CtfFit(
+        ctf=Ctf(**report["ctf"]),
+        names=tuple(report["names"]),
+        values=np.asarray(report["values"]),
+        covariance=np.asarray(report["covariance"]),
+        evidence=report["evidence"],
+        score=report["score"],
+        fit_resolution=report["fit_resolution"],
+        profile=profile,
     )
-    defocus = fit.ctf.defocus
-    scales = np.sqrt(defocus / np.maximum(defocus + offsets, 0.1 * defocus))
-    target.array("spectra")[index] = to_host(mean_spectrum(spectra, scales))
-    return _as_report(fit)
+
+
+def gradient_from_report(report: Report) -> GradientFit:
+    """Return the gradient that a worker has reported."""
+    x, y = report["gradient"]
+    return GradientFit((x, y), np.asarray(report["information"]), np.asarray(report["pull"]))
+
+
+def memory_of_view(shape: tuple[int, int], sampling: Sampling) -> int:
+    """Return the most memory that one of these functions takes [bytes].
+
+    The image and its transform, the reduced image, a row of tiles and their transforms, and the
+    fitted samples with their derivatives.
+    """
+    image = 4 * shape[0] * shape[1]
+    return 250_000_000 + 4 * image + 40 * sampling.box * max(shape)
+
+
+def _image(job: Job, index: int) -> Array:
+    image = without_extremes(on_device(np.asarray(job.source.images()[index])))
+    reduction = job.sampling.reduction
+    return bin_images(image, reduction) if reduction > 1 else image
+
+
+def _view_fit(job: Job, image: Array, view: View, gradient: tuple[float, float]) -> ViewFit:
+    parameters, sampling = job.parameters, job.sampling
+    polar, centres = polar_spectra(
+        image, sampling.box, highest=sampling.pixel_size / parameters.max_resolution
+    )
+    at_centre = replace(view, shift_x=0.0, shift_y=0.0)
+    return ViewFit(
+        polar,
+        aligned_from_raw(centres * sampling.pixel_size, at_centre),
+        gradient,
+        sampling.pixel_size,
+        search_of(parameters),
+        optics_of(job.acquisition, parameters),
+    )
 
 
 def search_of(parameters: CtfParameters) -> CtfSearch:
@@ -90,46 +181,34 @@ def search_of(parameters: CtfParameters) -> CtfSearch:
         max_defocus=parameters.max_defocus,
         step=parameters.defocus_step,
         astigmatism_tolerance=parameters.astigmatism_tolerance,
+        phase_shifts=(
+            parameters.min_phase_shift,
+            parameters.max_phase_shift,
+            parameters.phase_shift_step,
+        )
+        if parameters.search_phase_shift
+        else None,
     )
 
 
-def fit_from_report(report: Report) -> CtfFit:
-    """Return the fit that a worker has reported."""
-    fields = {
-        name: np.asarray(value) if isinstance(value, list) else value
-        for name, value in report.items()
-    }
-    profile = {name: np.asarray(values) for name, values in report["profile"].items()}
-    made: dict[str, Any] = {**fields, "ctf": Ctf(**report["ctf"]), "profile": CtfProfile(**profile)}
-    return CtfFit(**made)
+def optics_of(acquisition: Acquisition, parameters: CtfParameters) -> Optics:
+    """Return what is known of the CTF before."""
+    return Optics(
+        acquisition.voltage,
+        acquisition.cs,
+        acquisition.amplitude_contrast,
+        parameters.phase_shift,
+    )
 
 
-def memory_of_view(shape: tuple[int, int], box: int) -> int:
-    """Return the most memory that one of these functions takes [bytes].
-
-    Half-overlapping tiles hold about four times the image's pixels, as complex and real numbers.
-    """
-    return 150_000_000 + 4 * 4 * max(shape[0] * shape[1], box * box) * 3
-
-
-def _tiles(source: Result, index: int, box: int) -> tuple[Any, NDArray[np.float64]]:
-    image = on_device(np.asarray(source.images()[index]))
-    return tile_spectra(without_extremes(image), box)
-
-
-def _offsets(
-    centres: NDArray[np.float64], view: View, pixel_size: float, hand: int
-) -> NDArray[np.float64]:
-    """Return Δf − Δf_view at tile centres (n, 2) as x, y [pixels from the centre pixel]."""
-    points = midplane_points(centres * pixel_size, view)
-    return defocus_offset(points, view, hand)
-
-
-def _as_report(fit: CtfFit) -> Report:
-    return {name: _plain(value) for name, value in asdict(fit).items()}
+def _fit_report(fit: CtfFit) -> Report:
+    report = {name: _plain(value) for name, value in vars(fit).items()}
+    return {**report, "ctf": vars(fit.ctf), "profile": _plain(vars(fit.profile))}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(inner) for name, inner in value.items()}
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return value

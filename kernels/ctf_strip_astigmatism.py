@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.ctf import Ctf, coefficients
-from kernels.ctf_strip_curves import in_range, log_power, strength
+from kernels.ctf_strip_curves import log_power, strength
+from kernels.ctf_strip_power import in_range
 from kernels.ctf_strip_search import Group
 from kernels.ctf_strips import WedgeSpectra
 

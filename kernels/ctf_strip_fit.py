@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from kernels.ctf import Ctf, zeros
 from kernels.ctf_strip_astigmatism import Astigmatism, find_astigmatism
-from kernels.ctf_strip_curves import SHAPES, Curves, Power, averaged, curves, over_background, peak
+from kernels.ctf_strip_curves import SHAPES, Curves, curves, over_background, peak
+from kernels.ctf_strip_power import Power, averaged
 from kernels.ctf_strip_profile import StripProfile, fitted_resolution, strip_profile
 from kernels.ctf_strip_search import (
     LIKENESS,

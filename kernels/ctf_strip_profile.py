@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.ctf import Ctf, coefficients
-from kernels.ctf_strip_curves import Power, background, expected_rings, without
+from kernels.ctf_strip_curves import background, expected_rings, without
+from kernels.ctf_strip_power import Power
 
 Floats = NDArray[np.float64]
 

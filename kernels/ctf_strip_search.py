@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.ctf import Ctf
-from kernels.ctf_strip_curves import SHAPES, Power, assumed, curves, peak
+from kernels.ctf_strip_curves import SHAPES, curves, peak
+from kernels.ctf_strip_power import Power, assumed
 from kernels.ctf_strips import LEAST_DEFOCUS, WedgeSpectra
 
 Floats = NDArray[np.float64]

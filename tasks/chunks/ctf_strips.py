@@ -141,3 +141,14 @@ def _places(window: int, sectors: int, highest: float) -> PolarSpectra:
 def _rounded(values: np.ndarray[Any, Any]) -> list[Any]:
     """Return lists of numbers of six digits: noise is a thousand times more."""
     return [[float(f"{value:.6g}") for value in row] for row in np.atleast_2d(values).tolist()]
+
+
+def memory_of_view(shape: tuple[int, int], box: int) -> int:
+    """Return the most memory that `measure_view` takes [bytes].
+
+    The image and its transform, a row of tiles with theirs, and the rings of all tiles, of which
+    half-overlapping ones hold four times the image's pixels over a diameter.
+    """
+    tiles = 4 * shape[0] * shape[1] / (box * box) + 2 * (shape[0] + shape[1]) / box + 4
+    rings = int(tiles * WEDGES * (box // 2) * 4)
+    return 250_000_000 + 4 * 4 * shape[0] * shape[1] + 40 * box * max(shape) + 4 * rings

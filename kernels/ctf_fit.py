@@ -7,6 +7,7 @@ likelihood of all tiles' rings (kernels/ctf_likelihood.py) is climbed, and the b
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,6 +31,7 @@ Floats = NDArray[np.float64]
 ZONES = 4  # parts of a view, along its gradient and across, in which the gradient is measured
 GRADIENT_SIGMA = 0.35  # how far a gradient may be from the expected one, as a slope: 20°
 PRIOR_REACH = 4.0  # standard deviations of a prior that are searched
+ASTIGMATISM_STEPS = np.asarray([-1.2, -0.6, 0.0, 0.6, 1.2])  # of its tolerance, tried at first
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,12 @@ class CtfFit:
     fit_resolution: float
     profile: CtfProfile = field(repr=False)
 
+    @property
+    def point(self) -> Point:
+        """The values as where a likelihood is taken."""
+        known = dict(zip(self.names, self.values.tolist(), strict=True))
+        return Point(known["defocus"], known["p"], known["q"], known.get("phase", 0.0))
+
     def error(self, name: str) -> float:
         """Return the standard error of a value by this view's spectra alone."""
         i = self.names.index(name)
@@ -201,7 +209,7 @@ class ViewFit:
         )
 
     def fit(self, priors: Priors, found: Search | None = None) -> tuple[CtfFit, Maximum]:
-        """Fit the CTF.
+        """Fit the CTF, wherever it is.
 
         Parameters
         ----------
@@ -211,30 +219,39 @@ class ViewFit:
             Of `first_search`, where it was made before.
         """
         found = found or self.first_search(priors)
-        tolerance = Gaussian(0.0, self.search.astigmatism_tolerance)
-        held = {"p": tolerance, "q": tolerance, **priors}
+        held = self._held(priors)
         before = np.zeros(len(found.defocus))
         if "defocus" in held:
             before = -0.5 * ((found.defocus - held["defocus"].mean) / held["defocus"].sigma) ** 2
-        steps = np.asarray([-1.2, -0.6, 0.0, 0.6, 1.2])
-        best: tuple[Maximum, Likelihood] | None = None
-        for start in highest_peaks(found, before[:, None]):
+        starts = []
+        for defocus, phase in highest_peaks(found, before[:, None]):
             d, p, q = best_astigmatism(
                 self.rings,
                 self.gradient,
                 self.optics,
-                start,
+                (defocus, phase),
                 self.search.step,
                 (held["p"].mean, held["q"].mean),
-                min(held["p"].sigma, self.search.astigmatism_tolerance) * steps,
+                min(held["p"].sigma, self.search.astigmatism_tolerance) * ASTIGMATISM_STEPS,
             )
-            likelihood = Likelihood(self.rings, self.optics, d)
-            point = Point(d, p, q, start[1], *self.gradient)
-            maximum = likelihood.maximise(point, self.search.names, held)
-            if best is None or maximum.posterior > best[0].posterior:
-                best = maximum, likelihood
-        assert best is not None  # highest_peaks has one at least
-        return self._told(*best), best[0]
+            starts.append(Point(d, p, q, phase))
+        return self.fit_near(starts, priors)
+
+    def fit_near(self, starts: Sequence[Point], priors: Priors) -> tuple[CtfFit, Maximum]:
+        """Fit the CTF from one or several points; the gradient is always that of the view."""
+        held = self._held(priors)
+        climbed = []
+        for start in starts:
+            likelihood = Likelihood(self.rings, self.optics, start.defocus)
+            gx, gy = self.gradient
+            point = replace(start, gradient_x=gx, gradient_y=gy)
+            climbed.append((likelihood.maximise(point, self.search.names, held), likelihood))
+        maximum, likelihood = max(climbed, key=lambda pair: pair[0].posterior)
+        return self._told(maximum, likelihood), maximum
+
+    def _held(self, priors: Priors) -> dict[str, Gaussian]:
+        tolerance = Gaussian(0.0, self.search.astigmatism_tolerance)
+        return {"p": tolerance, "q": tolerance, **priors}
 
     def _told(self, maximum: Maximum, likelihood: Likelihood) -> CtfFit:
         point, rings = maximum.point, self.rings

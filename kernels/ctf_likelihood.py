@@ -138,17 +138,18 @@ class Likelihood:
             point.p * rings.k2_cos + point.q * rings.k2_sin
         )
         phase = self.a * shape + self.b * rings.k2**2 + (self.c + point.phase)
-        seen = contrast(rings.k, local[:, None], self.optics, rings.window)[:, None, :]
+        window = contrast(rings.k, local[:, None], self.optics, rings.window)[:, None, :]
         node, slope = thickness_factor(rings.k, self.a, point.thickness)
+        seen = window * node
         fringes = np.cos(2 * phase)
         signal = 0.5 * np.exp(np.clip(point.envelope @ rings.envelopes, -12, 6))
-        excess = signal * (1 - seen * node * fringes)
+        excess = signal * (1 - seen * fringes)
         total = 1 + excess
         if not names:
             return np.log(total), []
         share = excess / total
         columns = [share * row for row in rings.envelopes]
-        turned = 2 * signal * seen * node * np.sin(2 * phase) / total
+        turned = 2 * signal * seen * np.sin(2 * phase) / total
         for name in names:
             if name == "defocus":
                 columns.append(turned * (self.a * rings.k2))
@@ -163,7 +164,7 @@ class Likelihood:
             elif name == "gradient_y":
                 columns.append(turned * (self.a * rings.k2) * rings.y[:, None, None])
             elif name == "thickness":
-                columns.append(-signal * seen * slope * fringes / total)
+                columns.append(-signal * window * slope * fringes / total)
             else:
                 raise ValueError(f"{name!r} is not one of {', '.join(NAMES)}")
         return np.log(total), columns

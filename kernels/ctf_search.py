@@ -17,6 +17,9 @@ DAMPING = (0.0, 50.0, 150.0, 400.0, 1000.0)  # Å²: B of the envelopes exp(−B
 LEAST_DEFOCUS = 1000.0  # Å: below it the frequency scales of tiles lose their meaning
 PEAKS = 3
 APART = 600.0  # Å between peaks
+WORTH = 0.65  # of the highest peak that another must reach to be tried
+BLOCK = 16  # candidates that are treated at once
+THINNED = 2  # rings, of which one is enough to find where to begin
 
 
 @dataclass(frozen=True)
@@ -67,21 +70,22 @@ def search_rings(
     envelopes = np.exp(-np.asarray(DAMPING)[:, None] * k2)
     best = np.zeros((len(defocus), len(phases)))
     turns = np.stack([np.cos(2 * phases), np.sin(2 * phases)])
-    for i, middle in enumerate(defocus):
-        local = np.maximum(middle + rings.offsets(gradient), LEAST_DEFOCUS)[:, None]
+    for first in range(0, len(defocus), BLOCK):
+        some = slice(first, first + BLOCK)
+        local = np.maximum(defocus[some, None] + rings.offsets(gradient), LEAST_DEFOCUS)[..., None]
         phase = 2 * (k2 * (a * local + b * k2) + c)
         seen = -contrast(rings.k, local, optics, rings.window)
         # cos 2(φ + e) is a sum of these two for every additional phase shift e.
-        parts = np.stack([seen * np.cos(phase), -seen * np.sin(phase)])
+        parts = np.stack([seen * np.cos(phase), -seen * np.sin(phase)])  # (2, block, groups, k)
         heavy = weight * parts
-        dots = (heavy * rest).sum(axis=1) @ envelopes.T  # (2, dampings)
-        squares = np.einsum("igk,jgk->ijk", heavy, parts) @ (envelopes**2).T
-        flat = (heavy.sum(axis=1)[:, None, :] * envelopes) @ rings.radial.T
-        squares -= np.einsum("ibn,jbn->ijb", flat, flat)
-        dot = turns.T @ dots  # (phases, dampings)
-        norm = np.einsum("ip,ijb,jp->pb", turns, squares, turns)
+        dots = (heavy * rest).sum(axis=2) @ envelopes.T  # (2, block, dampings)
+        squares = np.einsum("idgk,jdgk->ijdk", heavy, parts) @ (envelopes**2).T
+        flat = (heavy.sum(axis=2)[:, :, None, :] * envelopes) @ rings.radial.T
+        squares -= np.einsum("idbn,jdbn->ijdb", flat, flat)
+        dot = np.einsum("ip,idb->dpb", turns, dots)
+        norm = np.einsum("ip,ijdb,jp->dpb", turns, squares, turns)
         gain = np.maximum(dot, 0) ** 2 / np.maximum(norm, 1e-12 * energy)
-        best[i] = 0.5 * gain.max(axis=1)
+        best[some] = 0.5 * gain.max(axis=2)
     # Samples of weight w have the variance 1/w of the logarithm: half the weighted sum of squares
     # that a model explains is its gain in log likelihood.
     return Search(defocus, phases, best)
@@ -94,7 +98,7 @@ def highest_peaks(search: Search, log_prior: ArrayLike = 0.0) -> list[tuple[floa
     top = height.max()
     while len(peaks) < PEAKS and math.isfinite(height.max()):
         i, j = np.unravel_index(int(height.argmax()), height.shape)
-        if peaks and height[i, j] < top - max(8.0, 0.5 * abs(top)):
+        if peaks and height[i, j] < top - max(10.0, (1 - WORTH) * abs(top)):
             break
         peaks.append((float(search.defocus[i]), float(search.phases[j])))
         height[np.abs(search.defocus - search.defocus[i]) < APART] = -np.inf
@@ -126,27 +130,28 @@ def best_astigmatism(
         Deviations of p and of q from it that are tried [Å].
     """
     defocus, extra = start
-    offsets = rings.offsets(gradient)
-    weight = rings.weight.sum(axis=0)
-    data = _scaled(rings, defocus, offsets)
-    data = np.log(np.maximum(data, 1e-9))
+    thin = slice(None, None, THINNED)
+    weight = rings.weight.sum(axis=0)[:, thin]
+    data = np.log(np.maximum(_scaled(rings, defocus, rings.offsets(gradient)), 1e-9))[:, thin]
+    k2, k2_cos, k2_sin, k = (v[..., thin] for v in (rings.k2, rings.k2_cos, rings.k2_sin, rings.k))
     a, b, c = coefficients(optics.ctf(0.0, 0.0, 0.0))
-    seen = contrast(rings.k, defocus, optics, rings.window) * np.exp(-100.0 * rings.k**2)
+    seen = contrast(k, defocus, optics, rings.window) * np.exp(-100.0 * k**2)
+    smooth = rings.radial[:, thin] * math.sqrt(THINNED)
     ring = weight.sum(axis=0)
 
     def rest(values: Floats) -> Floats:
         mean = (values * weight).sum(axis=0) / np.maximum(ring, 1e-9)
-        return values - (mean * ring @ rings.radial.T @ rings.radial)[None]
+        return values - ((mean * ring) @ smooth.T) @ smooth
 
-    data = rest(data)
+    data = weight * rest(data)
     best, chosen = -math.inf, (defocus, *centre)
-    for shift in spread * np.asarray([-1.0, -0.5, 0.0, 0.5, 1.0]):
-        for dp in reach:
-            for dq in reach:
-                p, q = centre[0] + dp, centre[1] + dq
-                along = (defocus + shift) * rings.k2 + 0.5 * (p * rings.k2_cos + q * rings.k2_sin)
-                model = rest(-seen * np.cos(2 * (a * along + b * rings.k2**2 + c + extra)))
-                value = (weight * data * model).sum() / math.sqrt((weight * model**2).sum())
+    for shift in spread * np.asarray([-0.7, 0.0, 0.7]):
+        middle = 2 * (a * (defocus + shift) * k2 + b * k2**2 + c + extra)
+        for p in centre[0] + reach:
+            along = middle + a * p * k2_cos
+            for q in centre[1] + reach:
+                model = rest(-seen * np.cos(along + a * q * k2_sin))
+                value = (data * model).sum() / math.sqrt((weight * model**2).sum())
                 if value > best:
                     best, chosen = float(value), (defocus + float(shift), float(p), float(q))
     return chosen

@@ -16,11 +16,14 @@ from kernels.arrays import Array, asarray_like, device, is_numpy, namespace
 Shape = tuple[int, int]
 
 
-def rfft2(images: Array) -> Array:
-    """Transform images (..., ny, nx) to half spectra (..., ny, nx // 2 + 1)."""
+def rfft2(images: Array, shape: Shape | None = None) -> Array:
+    """Transform images (..., ny, nx) to half spectra (..., ny, nx // 2 + 1).
+
+    With a larger `shape` the images are padded with zeros behind their last rows and columns.
+    """
     if is_numpy(images):
-        return scipy.fft.rfft2(images)  # three times as fast as numpy.fft
-    return namespace(images).fft.rfftn(images, axes=(-2, -1))
+        return scipy.fft.rfft2(images, s=shape)  # three times as fast as numpy.fft
+    return namespace(images).fft.rfftn(images, s=shape, axes=(-2, -1))
 
 
 def irfft2(spectra: Array, shape: Shape) -> Array:

@@ -83,7 +83,8 @@ def coherent(work: Work, parameters: CtfParameters, used: Sequence[int]) -> Esti
     units = []
     for place, (i, view) in enumerate(zip(used, views, strict=True)):
         gradient = defocus_gradient(view, sign, _pretilt(alone.plane))
-        units.append(Unit(f"refine-{i:03d}", (job, i, view, gradient, _priors(expected, place))))
+        arguments = (job, i, view, gradient, _priors(expected, place), alone.fits[place].point)
+        units.append(Unit(f"refine-{i:03d}", arguments))
     again = work.scatter(chunks.refine_view, units, memory=memory)
     rows = [again[f"refine-{i:03d}"] for i in used]
     fits = [fit_from_report(row) for row in rows]

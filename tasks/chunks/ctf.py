@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from math import floor
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels.arrays import Array, to_host
 from kernels.ctf import Ctf
 from kernels.ctf_fit import CtfFit, CtfSearch, GradientFit, ViewFit
-from kernels.ctf_likelihood import Gaussian
+from kernels.ctf_likelihood import Gaussian, Point
 from kernels.ctf_profile import CtfProfile
 from kernels.ctf_rings import Optics
 from kernels.ctf_series import FREE_EVIDENCE
 from kernels.fourier import bin_images, binned_shape
 from kernels.geometry import View, aligned_from_raw, defocus_gradient
-from kernels.spectra import mean_spectrum, polar_spectra, tile_box, without_extremes
+from kernels.spectra import PolarSpectra, mean_spectrum, polar_spectra, tile_box, without_extremes
 from tasks.chunks.device import on_device
 from tasks.parameters import CtfParameters
 from tasks.record import Acquisition
 from tasks.store import Result
 
 Report = dict[str, Any]
+Polar = tuple[PolarSpectra, NDArray[np.float64]]
 
 # Images are reduced until the finest resolution fitted is at this part of the Nyquist frequency.
 NYQUIST_USED = 0.9
+CLEAR = 60.0  # evidence beyond which the rings of one hand tell where those of the other are
+NEAR = 3.0  # standard deviations of a prior within which a fit alone is where to start
 REDUCTION_STEP = 0.25  # so that images of every size can be reduced by whole pixels
 PATHS = np.arange(0.0, 8001.0, 250.0)  # Å of specimen along the beam that are tried
 
@@ -84,30 +87,48 @@ def search_view(job: Job, index: int, view: View, hands: tuple[int, ...]) -> Rep
         what the tiles show around that one, None where there are no rings.
     """
     image = _image(job, index)
-    fits: dict[int, Report] = {}
-    best: tuple[float, int, Any] | None = None
-    for hand in hands:
-        fit_view = _view_fit(job, image, view, defocus_gradient(view, hand))
-        fit, maximum = fit_view.fit({})
-        fits[hand] = _fit_report(fit)
-        if best is None or maximum.posterior > best[0]:
-            best = maximum.posterior, hand, partial(fit_view.fit_gradient, maximum, {})
-    assert best is not None  # there is one hand at least
-    rings = fits[best[1]]["evidence"] >= FREE_EVIDENCE
+    polar = _polar(job, image)
+    views = {hand: _view_fit(job, polar, view, defocus_gradient(view, hand)) for hand in hands}
+    found = {hand: one.first_search({}) for hand, one in views.items()}
+    first = max(hands, key=lambda hand: float(found[hand].evidence.max()))
+    fits = {first: views[first].fit({}, found[first])}
+    near = [fits[first][1].point] if fits[first][0].evidence >= CLEAR else []
+    for hand in set(hands) - {first}:
+        one = views[hand]
+        # At the image's centre both hands have the same defocus.
+        fits[hand] = one.fit_near(near, {}) if near else one.fit({}, found[hand])
+    best = max(hands, key=lambda hand: fits[hand][1].posterior)
+    fit, maximum = fits[best]
+    rings = fit.evidence >= FREE_EVIDENCE
+    gradient = views[best].fit_gradient(maximum, {}) if rings else None
     return {
-        "fits": {str(hand): report for hand, report in fits.items()},
-        "hand": best[1],
-        "gradient": _plain(asdict(best[2]())) if rings else None,
+        "fits": {str(hand): _fit_report(fit) for hand, (fit, _) in fits.items()},
+        "hand": best,
+        "gradient": gradient and {name: _plain(v) for name, v in vars(gradient).items()},
     }
 
 
 def refine_view(
-    job: Job, index: int, view: View, gradient: tuple[float, float], priors: dict[str, Gaussian]
+    job: Job,
+    index: int,
+    view: View,
+    gradient: tuple[float, float],
+    priors: dict[str, Gaussian],
+    alone: Point,
 ) -> Report:
-    """Fit a view near what the other views expect, and write its mean spectrum."""
+    """Fit a view near what the other views expect, and write its mean spectrum.
+
+    Parameters
+    ----------
+    alone : Point
+        Of the fit alone, from which this one starts where the priors allow it.
+    """
     image = _image(job, index)
-    fit_view = _view_fit(job, image, view, gradient)
-    fit, maximum = fit_view.fit(priors)
+    fit_view = _view_fit(job, _polar(job, image), view, gradient)
+    if all(abs(getattr(alone, name) - of.mean) < NEAR * of.sigma for name, of in priors.items()):
+        fit, maximum = fit_view.fit_near([alone], priors)
+    else:
+        fit, maximum = fit_view.fit(priors)
     report = _fit_report(fit)
     if job.parameters.search_thickness:
         found = fit_view.thickness_evidence(maximum, priors, PATHS)
@@ -156,14 +177,18 @@ def _image(job: Job, index: int) -> Array:
     return bin_images(image, reduction) if reduction > 1 else image
 
 
-def _view_fit(job: Job, image: Array, view: View, gradient: tuple[float, float]) -> ViewFit:
+def _polar(job: Job, image: Array) -> Polar:
+    sampling = job.sampling
+    finest = sampling.pixel_size / job.parameters.max_resolution
+    return polar_spectra(image, sampling.box, highest=finest)
+
+
+def _view_fit(job: Job, polar: Polar, view: View, gradient: tuple[float, float]) -> ViewFit:
+    spectra, centres = polar
     parameters, sampling = job.parameters, job.sampling
-    polar, centres = polar_spectra(
-        image, sampling.box, highest=sampling.pixel_size / parameters.max_resolution
-    )
     at_centre = replace(view, shift_x=0.0, shift_y=0.0)
     return ViewFit(
-        polar,
+        spectra,
         aligned_from_raw(centres * sampling.pixel_size, at_centre),
         gradient,
         sampling.pixel_size,

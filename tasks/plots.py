@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tasks.record import TiltSeries, View
-from tasks.tables import ANGSTROM_PER_MICROMETRE
 
 # Distinct for all kinds of colour vision (Okabe and Ito 2008).
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#8a8f98"
+BAND = "#cbe1f0"  # behind blue points
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -63,39 +63,6 @@ class Picture:
     alt: str
     bar_percent: float
     bar_text: str
-
-
-def ctf_plot(record: TiltSeries) -> Plot | None:
-    """Plot defocus along and across the astigmatism, and the resolution of the fit."""
-    known = [(view, view.ctf) for view in record.views if view.ctf is not None]
-    if not known:
-        return None
-    views = [view for view, _ in known]
-
-    def reliable(view: View) -> bool:
-        return view.ctf is not None and view.ctf.reliable
-
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(SIZE[0], 4.4), layout="constrained")
-        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-        for name, marker, colour, values in (
-            ("U", "o", BLUE, [ctf.defocus_u for _, ctf in known]),
-            ("V", "s", ORANGE, [ctf.defocus_v for _, ctf in known]),
-        ):
-            micrometres = [value / ANGSTROM_PER_MICROMETRE for value in values]
-            draw(top, views, micrometres, f"defocus {name}", marker, colour, reliable)
-        top.set_ylabel("underfocus [µm]")
-        legend_above(top)
-        limits = [ctf.fit_resolution for _, ctf in known]
-        draw(bottom, views, limits, "", "D", GREEN, reliable)
-        bottom.set(xlabel="tilt angle [°]", ylabel="fit reaches [Å]")
-        bottom.invert_yaxis()
-    defoci = {
-        view.tilt_angle: ctf.defocus / ANGSTROM_PER_MICROMETRE
-        for view, ctf in known
-        if view.excluded is None
-    }
-    return Plot(svg(figure), "Defocus, and how far the fit reaches", told("Defocus", defoci, "µm"))
 
 
 def shift_plot(record: TiltSeries) -> Plot | None:
@@ -165,6 +132,11 @@ def shrunk(image: Image, widest: int) -> Image:
 def angle(degrees: float) -> str:
     """Return an angle for people: one decimal, a real minus sign, no minus before 0.0."""
     return f"{round(degrees, 1) + 0.0:.1f}°".replace("-", "−")
+
+
+def signed(value: float, decimals: int = 0) -> str:
+    """Return a number for people, with its sign."""
+    return f"{round(value, decimals) + 0.0:+.{decimals}f}".replace("-", "−")
 
 
 def scale_bar(width: float) -> float:

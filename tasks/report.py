@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from tasks import plots, plots_motion, plots_power
+from tasks import plots, plots_ctf, plots_ctf_view, plots_motion, plots_power
 from tasks.errors import NotThere
 from tasks.export_motion import local_fields
 from tasks.formats.files import write_text
@@ -118,7 +118,9 @@ def _chapter(series: Series, branch: str) -> dict[str, Any]:
         "steps": [
             _step(result, result.attributes()) for result in results.values() if result is not None
         ],
-        "plots": _plots(record, results["motion"]),
+        "plots": _plots(record, results["motion"], results["ctf"]),
+        "spectra": _spectra(record, results["ctf"]),
+        "hand": plots_ctf.what_hand(record),
         "pictures": _views(record, results["motion"]),
         "slices": _slices(results["reconstruct"]),
         "flat": _is_flat(results["reconstruct"]),
@@ -144,6 +146,9 @@ def _notes(record: TiltSeries) -> list[str]:
     ):
         if views:
             notes.append(f"{what}: {', '.join(plots.angle(view.tilt_angle) for view in views)}")
+    seen = record.handedness
+    if seen is not None and seen.measured is not None and seen.measured != record.hand:
+        notes.append(f"defocus gradient: {plots_ctf.what_hand(record)}")
     return notes
 
 
@@ -162,8 +167,14 @@ def _step(result: Result, attributes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _plots(record: TiltSeries, motion: Result | None) -> list[plots.Plot]:
-    drawn = [plots_motion.motion_plot(record), plots.ctf_plot(record), plots.shift_plot(record)]
+def _plots(record: TiltSeries, motion: Result | None, ctf: Result | None) -> list[plots.Plot]:
+    of_ctf = ctf.attributes() if ctf is not None else {}
+    drawn = [
+        plots_motion.motion_plot(record),
+        plots_ctf.ctf_plot(record, of_ctf.get("expected") or ()),
+        plots_ctf.gradient_plot(record, of_ctf.get("gradients") or ()),
+        plots.shift_plot(record),
+    ]
     if motion is not None:
         drawn.append(plots.intensity_plot(record, motion.attributes()["means"]))
         drawn += _motion_plots(record, motion)
@@ -190,6 +201,19 @@ def _motion_plots(record: TiltSeries, motion: Result) -> list[plots.Plot | None]
         profiles = np.asarray(motion.array("profiles")[:])
         drawn.append(plots_power.spectrum_plot(record, profiles, attributes["profile_step"]))
     return drawn
+
+
+def _spectra(record: TiltSeries, ctf: Result | None) -> list[plots.Plot]:
+    """Return plots of the spectra of some views; imported CTFs have none."""
+    if ctf is None or not {"spectra", "profiles"} <= set(ctf.group()):
+        return []
+    attributes, spectra = ctf.attributes(), ctf.array("spectra")
+    profiles = np.asarray(ctf.array("profiles")[:])
+    pixel = attributes.get("spectrum_pixel") or attributes["pixel_size"]
+    return [
+        plots_ctf_view.spectrum_panel(record, i, np.asarray(spectra[i]), profiles[i], pixel)
+        for i in plots_ctf_view.shown_views(record, np.isfinite(profiles).any(axis=(1, 2)))
+    ]
 
 
 def _views(record: TiltSeries, motion: Result | None) -> list[plots.Picture]:

@@ -68,8 +68,11 @@ def test_every_image_has_words(url: str, tmp_path: Path) -> None:
     images = page.images()
     assert len(images) == sum(tag == "img" for tag, _ in page.tags) == 13  # no two alike
     assert "Motion against tilt angle: median 4.5 Å, largest 7 Å at 47.0°." in images
-    assert "Defocus against tilt angle: median 2.92 µm, largest 2.92 µm at 47.0°." not in images
-    assert "Defocus against tilt angle: median 2.91 µm, largest 2.92 µm at 47.0°." in images
+    assert (
+        "Defocus against tilt angle: median 2.91 µm, largest 2.92 µm at 47.0°. "
+        "Reach of the fit against tilt angle: median 8.5 Å, largest 11 Å at 47.0°. "
+        "1 of 6 views are not reliable."
+    ) in images
 
 
 def test_the_page_tells_what_a_user_must_see(url: str, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from kernels.align_coarse import PairShift, move_view, neighbour_pairs, solve_shifts
 from kernels.fourier import binned_shape
@@ -26,13 +26,17 @@ def coarse(
     branch: str = "main",
     execution: Execution = Execution(),
 ) -> Outcome:
-    """Shift every view that is not excluded onto its neighbours; the axis stays as imported."""
+    """Shift every view that is not excluded onto its neighbours.
+
+    The axis stays as imported, but for half a turn where the CTF's hand is −1 and the user asks.
+    """
     work = begin("coarse", project, series, parameters, branch, execution)
     if work.done:
         return work.adopt()
     record = work.record
     pixel_size = reduce_views(work, parameters.pixel_size)
-    views = [record.geometry(i) for i in range(len(record.views))]
+    turned = parameters.turn_axis_on_hand and record.hand == -1
+    views = [_turned(record.geometry(i), turned) for i in range(len(record.views))]
     tilts = [view.tilt for view in views]
     used = [view.excluded is None for view in record.views]
     pairs = neighbour_pairs(tilts, used, parameters.neighbours)
@@ -45,9 +49,13 @@ def coarse(
             move_view(view, float(dy) * pixel_size, float(dx) * pixel_size)
             for view, (dy, dx) in zip(views, shifts, strict=True)
         ]
+    told = f"{sum(used)} views, median confidence {sorted(agreement)[len(agreement) // 2]:.0f} σ"
+    if parameters.turn_axis_on_hand:
+        told += f", axis turned to {views[0].axis:.1f}°" if turned else ", axis left as it is"
     return work.finish(
-        f"{sum(used)} views, median confidence {sorted(agreement)[len(agreement) // 2]:.0f} σ",
+        told,
         views=decided_geometry(views, used),
+        series={"hand": 1} if turned else None,
         table=[
             {
                 "view": i + 1,
@@ -60,6 +68,11 @@ def coarse(
             if used[i]
         ],
     )
+
+
+def _turned(view: View, turned: bool) -> View:
+    """Return a view with its axis turned by half a turn, which reverses the hand."""
+    return replace(view, axis=(view.axis + 360.0) % 360.0 - 180.0) if turned else view
 
 
 def reduce_views(work: Work, pixel_size: float) -> float:

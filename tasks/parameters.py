@@ -328,6 +328,9 @@ class CoarseParameters(Parameters):
         3, ge=1, le=10, description="how many views further each view is compared with"
     )
     iterations: int = Field(3, ge=1, le=20, description="rounds of correlation")
+    turn_axis_on_hand: bool = Field(
+        False, description="turn the tilt axis by 180° where the CTF shows hand −1"
+    )
 
 
 class MarkerfreeParameters(Parameters):

@@ -41,6 +41,8 @@ class Step:
         Prefix of its results in the store.
     also : mapping of str to tuple of str
         Parameter → further fields of the imported record that it reads where that is true.
+    asks : mapping of str to tuple of str
+        Parameter → further steps whose results it reads where that is true.
     files : tuple of str
         Parameters that are paths of files, whose content counts and not where they lie; ``{TS}``
         in a path stands for the series.
@@ -53,6 +55,7 @@ class Step:
     inputs: tuple[str, ...] = ()
     result: str = ""
     also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    asks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     files: tuple[str, ...] = ()
 
     @property
@@ -135,6 +138,7 @@ STEPS: dict[str, Step] = {
             reads=("views.tilt_angle", "acquisition.tilt_axis", "acquisition.pixel_size"),
             about="align the views by cosine-stretched cross-correlation",
             inputs=("dose", "exclude"),
+            asks={"turn_axis_on_hand": ("ctf",)},
         ),
         Step(
             "markerfree",
@@ -157,7 +161,9 @@ STEPS: dict[str, Step] = {
 
 def inputs_of(step: Step, parameters: Parameters) -> tuple[str, ...]:
     """Return the steps whose results `step` reads, as its parameters choose them."""
-    return tuple(name.format(**parameters.model_dump()) for name in step.inputs)
+    asked = (names for name, names in step.asks.items() if getattr(parameters, name))
+    chosen = (name.format(**parameters.model_dump()) for name in step.inputs)
+    return (*chosen, *(name for names in asked for name in names))
 
 
 def reads_of(step: Step, parameters: Parameters) -> tuple[str, ...]:

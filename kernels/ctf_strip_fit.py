@@ -219,26 +219,35 @@ class _Refinement:
         """Let each view depart from its range as far as its own rings and those of others tell."""
         tilt = np.asarray([self.angles[list(found.views)].mean() for found in ranges])
         order = np.argsort(tilt)
-        level = np.interp(self.angles, tilt[order], [ranges[i].defocus for i in order])
-        error = np.interp(self.angles, tilt[order], [ranges[i].error for i in order])
-        own = [self._together([view], float(start)) for view, start in enumerate(level)]
-        away = np.asarray([found.defocus for found in own]) - level
-        noise = np.asarray([found.error for found in own])
-        clear = noise < 0.5 * LIKENESS
+        level, error = (
+            np.interp(self.angles, tilt[order], np.asarray(values)[order])
+            for values in ([r.defocus for r in ranges], [r.error for r in ranges])
+        )
+        alone = [self._together([view], float(start)) for view, start in enumerate(level)]
+        own, noise = (
+            np.asarray(values) for values in ([a.defocus for a in alone], [a.error for a in alone])
+        )
+        # What the other views of the range say: its own part is taken out of the sum.
+        others = np.maximum(error**-2 - noise**-2, LIKENESS**-2)
+        away = own - (level / error**2 - own / noise**2) / others
+        variance = noise**2 + 1 / others
+        clear = variance < LIKENESS**2 / 2
         spread = LIKENESS**2
         if clear.sum() >= 3:
             typical = (NORMAL * float(np.median(np.abs(away[clear])))) ** 2
-            usual = float(np.median(noise[clear] ** 2))
+            usual = float(np.median(variance[clear]))
             # The variance itself is known no better than this.
             spread = max(typical - usual, 0.0) + usual * math.sqrt(2 / int(clear.sum()))
-        tied = []
-        for view in range(len(own)):
-            nearest = ranges[int(np.abs(tilt - self.angles[view]).argmin())]
-            prior = spread + error[view] ** 2
-            share = prior / (prior + noise[view] ** 2)
-            defocus = float(level[view] + share * away[view])
-            tied.append(_Estimate(defocus, math.sqrt(share) * noise[view], nearest.views))
-        return tied
+        share = (spread + 1 / others) / (spread + variance)
+        nearest = [int(np.abs(tilt - angle).argmin()) for angle in self.angles]
+        return [
+            _Estimate(
+                float(own[view] - (1 - share[view]) * away[view]),
+                float(np.sqrt(share[view]) * noise[view]),
+                ranges[nearest[view]].views,
+            )
+            for view in range(len(own))
+        ]
 
     def _together(self, views: list[int], start: float) -> _Estimate:
         defocus, error = start, math.inf

@@ -222,7 +222,7 @@ def _curves(
     # Rings at low frequency are a hundred times as strong as the last ones that are seen.
     linear = max(2 * float(np.median(noise)) if noise is not None else 0.02, 1e-4)
     above.set_yscale("asinh", linear_width=linear)
-    above.set_yticks([0] + [t for t in (0.01, 0.1, 1, 10) if 2 * linear < t < 1.2 * data.max()])
+    above.set_yticks([0] + [t for t in (0.01, 0.1, 1, 10) if linear < t < 1.2 * data.max()])
     above.yaxis.set_major_formatter("{x:g}")
     above.yaxis.set_minor_locator(NullLocator())
     above.set_ylabel("power / background − 1")

@@ -267,7 +267,7 @@ class ViewFit:
         flat = (-1, len(rings.k))
         profile = equiphase_profile(
             data.reshape(flat), model.reshape(flat), rings.weight.reshape(flat),
-            k_equal.reshape(flat), rings.k, ctf,
+            k_equal.reshape(flat), rings.k, ctf, rings.correlated,
         )  # fmt: skip
         return CtfFit(
             ctf=ctf,

@@ -41,7 +41,13 @@ class CtfProfile:
 
 
 def equiphase_profile(
-    data: Floats, fit: Floats, weight: Floats, k_equal: Floats, frequency: Floats, ctf: Ctf
+    data: Floats,
+    fit: Floats,
+    weight: Floats,
+    k_equal: Floats,
+    frequency: Floats,
+    ctf: Ctf,
+    width: float = 1.0,
 ) -> CtfProfile:
     """Average a view's rings along equal phase and compare them with the fit.
 
@@ -57,6 +63,8 @@ def equiphase_profile(
         In 1/Å, evenly spaced.
     ctf : Ctf
         Its mean defocus belongs to `frequency`.
+    width : float
+        Neighbouring frequencies whose noise is the same: so much less of it is independent.
     """
     n = len(frequency)
     average = (data * weight).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-9)
@@ -73,7 +81,7 @@ def equiphase_profile(
     count = np.maximum(sums[0], 1e-9)
     equiphase, rings = sums[1] / count, sums[2] / count
     correlation = _local_correlation(equiphase, rings, frequency, ctf)
-    return CtfProfile(frequency, average, equiphase, rings, correlation, 1 / np.sqrt(count))
+    return CtfProfile(frequency, average, equiphase, rings, correlation, 1 / np.sqrt(count * width))
 
 
 def _local_correlation(data: Floats, fit: Floats, frequency: Floats, ctf: Ctf) -> Floats:

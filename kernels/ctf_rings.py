@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 STRIP = 200.0  # Å: tiles of a view whose defocus differs by less are gathered
 BACKGROUND_STEP = 0.04  # 1/Å: over less than this the background bends no way of its own
 LEAST_RINGS = 12
+HANN_BANDWIDTH = 1.5  # bins of an unpadded spectrum
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Rings:
         Means of k², k² cos 2α, k² sin 2α [1/Å²].
     window : float
         Side of the tiles [Å].
+    correlated : float
+        Neighbouring rings whose noise is the same.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class Rings:
             values[within] / pixel**2 for values in (polar.k2, polar.k2_cos, polar.k2_sin)
         )
         self.window = polar.window * pixel
+        self.correlated = HANN_BANDWIDTH * polar.box / polar.window
         count = polar.count[within]
         tiles = polar.power[:, :, first:last].astype(np.float64)
         level = np.tensordot(tiles, count, axes=2) / count.sum()

@@ -240,11 +240,12 @@ def handedness(positive: ArrayLike, negative: ArrayLike, tilts: ArrayLike) -> Ha
     return Handedness(hand, confidence, total)
 
 
-def deviation(fit: CtfFit, priors: Mapping[str, Gaussian]) -> float:
-    """Return the standard deviation of a view's defocus [Å], its rings and priors together."""
+def deviations(fit: CtfFit, priors: Mapping[str, Gaussian]) -> dict[str, float]:
+    """Return the standard deviations of a view's values, its rings and priors together."""
     held = [priors[name].sigma ** -2 if name in priors else 0.0 for name in fit.names]
     covariance = np.linalg.pinv(np.linalg.pinv(fit.covariance) + np.diag(held))
-    return math.sqrt(max(float(covariance[0, 0]), 0.0))
+    spread = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    return dict(zip(fit.names, spread.tolist(), strict=True))
 
 
 def why_failed(evidence: float, fit_resolution: float, away: float, narrow: bool) -> str:

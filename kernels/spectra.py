@@ -16,9 +16,6 @@ from kernels.fourier import fast_size, rfft2
 # Rows and columns this near to zero frequency carry the detector's lines, not the specimen.
 CROSS = 1.5
 
-# Part of an image that half-overlapping Hann windows cover, its margins being seen faintly.
-COVERED = 0.8
-
 NORMAL_MAD = 1.4826  # standard deviation per median absolute deviation of a normal distribution
 
 
@@ -261,8 +258,19 @@ def polar_spectra(
         k2_sin=grid.k2_sin,
         box=size,
         window=box,
-        redundancy=len(power) * size**2 / (COVERED * image.shape[0] * image.shape[1]),
+        redundancy=len(power) * size**2 / _pixels_covered(image.shape, box, overlap),
     ), centres
+
+
+def _pixels_covered(shape: tuple[int, ...], box: int, overlap: float) -> float:
+    """Return how many pixels seen evenly would tell as much as these, of which margins are faint."""
+    total = 1.0
+    for length in shape:
+        seen = np.zeros(length)
+        for start in tile_starts(length, box, overlap):
+            seen[start : start + box] += hann(box) ** 2
+        total *= seen.sum() ** 2 / (seen**2).sum()
+    return float(total)
 
 
 @dataclass(frozen=True)

@@ -197,9 +197,10 @@ def _decide(
         own = fit.error("defocus") / prior.sigma
         away = abs(float(fit.values[0]) - prior.mean) / prior.sigma * math.sqrt(1 + own**2)
     problem = ctf_series.why_failed(fit.evidence, fit.fit_resolution, away, prior is not None)
-    ctf, sigma = fit.ctf, ctf_series.deviation(fit, priors)
+    ctf, sigma = fit.ctf, ctf_series.deviations(fit, priors)
     if problem and prior is not None:
-        ctf, sigma = _of_others(fit, priors), prior.sigma
+        ctf = _of_others(fit, priors)
+        sigma |= {name: known.sigma for name, known in priors.items()}
     estimate = CtfEstimate(
         defocus_u=ctf.defocus_u,
         defocus_v=ctf.defocus_v,
@@ -207,7 +208,8 @@ def _decide(
         phase_shift=ctf.phase_shift,
         fit_resolution=fit.fit_resolution,
         score=fit.score,
-        uncertainty=math.hypot(sigma, ctf_series.SYSTEMATIC),
+        uncertainty=math.hypot(sigma["defocus"], ctf_series.SYSTEMATIC),
+        astigmatism_uncertainty=math.hypot(sigma["p"], sigma["q"]) / math.sqrt(2),
         reliable=not problem,
         problem=problem or None,
     )

@@ -80,6 +80,9 @@ class CtfEstimate(Record):
     fit_resolution: float | None = Field(None, description="where data and fit part [Å]")
     score: float | None = Field(None, description="correlation of data and fit")
     uncertainty: float | None = Field(None, description="standard error of the mean defocus [Å]")
+    astigmatism_uncertainty: float | None = Field(
+        None, description="standard error of U − V, and of what turns it, each way [Å]"
+    )
     reliable: bool = Field(True, description="False: the value comes from the other views")
     problem: str | None = Field(None, description="why it is not reliable")
 

@@ -47,6 +47,7 @@ def series_rows(record: TiltSeries) -> list[Row]:
                 "movie": view.movie.name,
                 "motion [Å]": view.motion and view.motion.total,
                 "defocus [µm]": view.ctf and view.ctf.defocus / ANGSTROM_PER_MICROMETRE,
+                "± [Å]": view.ctf and view.ctf.uncertainty,
                 "refined tilt [°]": geometry and geometry.tilt,
                 "axis [°]": geometry and geometry.axis,
                 "shift x [Å]": geometry and geometry.shift_x,
@@ -170,7 +171,9 @@ def _figures(record: TiltSeries, index: int) -> Row:
             "ctf_fit_resolution_A": ctf.fit_resolution,
             "ctf_score": ctf.score,
             "defocus_uncertainty_A": ctf.uncertainty,
+            "astigmatism_uncertainty_A": ctf.astigmatism_uncertainty,
             "ctf_reliable": ctf.reliable,
+            "ctf_problem": ctf.problem or "",
         }
     if (geometry := view.geometry) is not None:
         row |= {

@@ -37,6 +37,7 @@ Floats = NDArray[np.float64]
 REACH, STEP = 1500.0, 25.0  # Å: of the last search
 ITERATIONS = 3  # of it, where the range of frequencies depends on the defocus
 SECOND_ZERO = 2
+LEAST_OTHERS = 0.1  # of a range's information, that of its other views
 NORMAL = 1.4826  # standard deviation per median absolute deviation of a normal distribution
 
 
@@ -223,13 +224,13 @@ class _Refinement:
             np.interp(self.angles, tilt[order], np.asarray(values)[order])
             for values in ([r.defocus for r in ranges], [r.error for r in ranges])
         )
-        alone = [self._together([view], float(start)) for view, start in enumerate(level)]
+        alone = [self._together([view], ctf.defocus) for view, ctf in enumerate(self.ctfs)]
         own, noise = (
             np.asarray(values) for values in ([a.defocus for a in alone], [a.error for a in alone])
         )
         # What the other views of the range say: its own part is taken out of the sum.
-        others = np.maximum(error**-2 - noise**-2, LIKENESS**-2)
-        away = own - (level / error**2 - own / noise**2) / others
+        others = np.maximum(error**-2 - noise**-2, LEAST_OTHERS * error**-2)
+        away = (own - level) / (error**2 * others)
         variance = noise**2 + 1 / others
         clear = variance < LIKENESS**2 / 2
         spread = LIKENESS**2

@@ -121,10 +121,10 @@ def fit_strips(
     optics = Ctf(middle, middle, 0.0, voltage, cs, amplitude_contrast, phase_shift)
     groups = view_groups(angles, search)
     first = first_search(wedges, angles, groups, pixel_size, optics, search)
-    ctfs, errors = first.ctfs, [math.inf] * len(wedges)
+    ctfs, errors, added = first.ctfs, [math.inf] * len(wedges), [0.0] * len(wedges)
     if search.phase_shifts:
         power = averaged(wedges, pixel_size, search.resolutions, ctfs)
-        ctfs = refine_phases(power, first, groups, search)
+        ctfs, added = refine_phases(power, first, groups, search)
     if search.search_astigmatism:
         found = find_astigmatism(
             wedges, ctfs, first.shapes, first.excess, groups, pixel_size,
@@ -144,7 +144,7 @@ def fit_strips(
         fits.append(
             StripFit(
                 ctf=ctf,
-                uncertainty=estimate.error,
+                uncertainty=math.hypot(estimate.error, added[view]),
                 astigmatism_uncertainty=errors[view],
                 score=correlation,
                 evidence=evidence,

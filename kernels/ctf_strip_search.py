@@ -219,8 +219,11 @@ def _neighbours(gain: Floats, grid: Floats, angles: Floats) -> Floats:
 
 def refine_phases(
     power: Power, first: FirstSearch, groups: Sequence[Group], search: StripSearch
-) -> list[Ctf]:
-    """Search the phase shift of each group between the steps of the first search."""
+) -> tuple[list[Ctf], list[float]]:
+    """Search the phase shift of each group between the steps of the first search.
+
+    Returns the CTFs and what the error of the phase shift adds to that of each defocus, in Å.
+    """
     step = search.phase_shifts[1] - search.phase_shifts[0] if len(search.phase_shifts) > 1 else 0.0
     deltas = np.linspace(-step, step, 2 * PHASE_PARTS + 1)
     # Where defocus and phase shift trade, a ridge is wider than one step of either.
@@ -233,13 +236,19 @@ def refine_phases(
         found = curves(power.of([view]), grids[view], ctf, first.excess[one], first.shapes[one])
         return found.gain[0, :, 0]
 
-    refined = []
+    refined, errors = [], []
     for view, group in enumerate(groups):
         shifts = first.ctfs[view].phase_shift + deltas
         tops = np.asarray([sum(curve(other, s).max() for other in group.members) for s in shifts])
-        shift, _ = peak(shifts, tops)
-        middle, _ = peak(grids[view], curve(view, shift))
+        shift, error = peak(shifts, tops)
+        shift = min(max(shift, search.phase_shifts[0]), search.phase_shifts[-1])
+        # A view's own shift may differ from its group's by as much as one view alone would tell.
+        error = min(error * math.sqrt(len(group.members)), step)
+        middle, less, more = (
+            peak(grids[view], curve(view, s))[0] for s in (shift, shift - error, shift + error)
+        )
+        errors.append(0.5 * abs(more - less))
         refined.append(
             replace(first.ctfs[view], defocus_u=middle, defocus_v=middle, phase_shift=shift)
         )
-    return refined
+    return refined, errors

@@ -190,6 +190,14 @@ def test_phase_shift_is_found_with_the_defocus() -> None:
     assert rms(errors(fits, truth)) < 150
     for found in fits:
         assert found.ctf.phase_shift == pytest.approx(65, abs=8)
+    known = fit(images, None, [-3.0, 0.0, 3.0], phase_shifts=(65.0,))
+    assert all(a.uncertainty > b.uncertainty for a, b in zip(fits, known, strict=True))
+
+
+def test_phase_shift_stays_within_what_is_searched() -> None:
+    images = [simulate(Ctf(20000.0, 20000.0, phase_shift=70.0), 0.0, 1, 3.0)]
+    found = fit(images, None, [0.0], phase_shifts=(20.0, 40.0, 60.0))[0]
+    assert 20 <= found.ctf.phase_shift <= 60
 
 
 def test_profile_follows_the_rings_and_knows_its_noise() -> None:

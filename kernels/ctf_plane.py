@@ -81,14 +81,23 @@ def fit_plane(gradients: Sequence[GradientFit], views: Sequence[View], hand: int
     if np.abs(pretilt).max() >= LARGEST or np.sqrt(np.diag(covariance)).max() > LARGEST:
         return None
     errors = np.sqrt(np.diag(covariance))
-    slope, slope_error = _slope(gradients, views, hand)
+    slope, slope_error = fit_slope(gradients, views, hand)
     return Plane(_pair(pretilt), _pair(errors), slope, slope_error)
 
 
-def _slope(
+def fit_slope(
     gradients: Sequence[GradientFit], views: Sequence[View], hand: int
 ) -> tuple[float, float]:
-    """Return the factor of the tilts' gradient, beside constants along x′ and y′."""
+    """Return the factor of the tilts' gradient, beside constants along x′ and y′, and its error.
+
+    Parameters
+    ----------
+    gradients : sequence of GradientFit
+    views : sequence of View
+        One for each gradient.
+    hand : {+1, −1}
+        Whose gradient the factor multiplies.
+    """
     information, pull = np.zeros((3, 3)), np.zeros(3)
     for found, view in zip(gradients, views, strict=True):
         design = np.column_stack([defocus_gradient(view, hand), np.eye(2)])

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -204,13 +205,14 @@ class Handedness:
         Log likelihood for +1 minus that for −1, summed over the views.
     """
 
-    hand: int
+    hand: Literal[1, -1, 0]
     confidence: float
     evidence: float
 
 
 FLAT = 2.0  # degrees: below it a tilt shows no defocus gradient
 SURE = 0.99
+CLEAR_SLOPE = 4.0  # standard errors
 
 
 def handedness(positive: ArrayLike, negative: ArrayLike, tilts: ArrayLike) -> Handedness:
@@ -236,8 +238,28 @@ def handedness(positive: ArrayLike, negative: ArrayLike, tilts: ArrayLike) -> Ha
     likely = 1 / (1 + math.exp(-min(abs(total), 50.0)))
     agreed = 0.5 * (1 + math.erf(abs(total) / spread / math.sqrt(2))) if spread > 0 else 0.5
     confidence = min(likely, agreed)
-    hand = int(math.copysign(1, total)) if confidence >= SURE else 0
-    return Handedness(hand, confidence, total)
+    return Handedness(_sign(total) if confidence >= SURE else 0, confidence, total)
+
+
+def handedness_of_slope(slope: float, error: float) -> Handedness:
+    """Decide the hand from the slope of the gradients over those of hand +1.
+
+    Of views so little tilted that the gains with either hand are the same.
+
+    Parameters
+    ----------
+    slope, error : float
+        As of `kernels.ctf_plane.fit_slope`.
+    """
+    away = slope / error if error > 0 else 0.0
+    confidence = 0.5 * (1 + math.erf(abs(away) / math.sqrt(2)))
+    # The likelihood of a slope of +1 over that of −1.
+    evidence = 2 * slope / error**2 if error > 0 else 0.0
+    return Handedness(_sign(slope) if abs(away) > CLEAR_SLOPE else 0, confidence, evidence)
+
+
+def _sign(value: float) -> Literal[1, -1]:
+    return 1 if value > 0 else -1
 
 
 def deviations(fit: CtfFit, priors: Mapping[str, Gaussian]) -> dict[str, float]:

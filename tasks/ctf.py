@@ -5,6 +5,7 @@ from __future__ import annotations
 from tasks.ctf_estimate import Estimate, message, table, write_profiles
 from tasks.ctf_import import ImportedCtf, imported_ctf
 from tasks.ctf_rings import coherent
+from tasks.ctf_strips import by_strips
 from tasks.errors import UnusableData
 from tasks.parameters import CtfParameters, Execution
 from tasks.record import Handedness
@@ -55,6 +56,8 @@ def _estimate(work: Work, parameters: CtfParameters) -> Estimate:
     path = file_of(parameters, "ctf_from", work.series.name)
     if path is not None:
         return _imported(imported_ctf(path, work.record), parameters)
+    if parameters.method == "strips":
+        return by_strips(work, parameters, work.record.included)
     return coherent(work, parameters, work.record.included)
 
 

@@ -15,7 +15,7 @@ from kernels import ctf_series
 from kernels.ctf import Ctf
 from kernels.ctf_fit import CtfFit, GradientFit
 from kernels.ctf_likelihood import Gaussian
-from kernels.ctf_plane import Plane, fit_plane
+from kernels.ctf_plane import Plane, fit_plane, fit_slope
 from kernels.ctf_series import Expected, expected_of_others
 from kernels.ctf_thickness import fit_thickness
 from kernels.geometry import View, defocus_gradient
@@ -31,6 +31,7 @@ Floats = NDArray[np.float64]
 
 SIGNIFICANT = 3.0  # standard deviations from which a pre-tilt changes the fits
 OUTVOTED = 10.0  # in log likelihood by which a fit alone beats what the other views allow
+SMALL_TILT = 12.0  # degrees
 FLAT_TILT = 3.0  # degrees below which views of either hand show the same gradient
 CHANGES = {
     "defocus": ctf_series.DEFOCUS,
@@ -130,6 +131,8 @@ def _settle_hand(
     """Decide the hand and the plane; take each view's fit with that hand."""
     gains = [[_report_of(report, hand)["evidence"] for report in reports] for hand in (1, -1)]
     measured = ctf_series.handedness(gains[0], gains[1], [view.tilt for view in views])
+    if not measured.hand:
+        measured = _hand_of_small_tilts(reports, views) or measured
     forced = parameters.hand if parameters.hand != "measure" else None
     hand = forced or measured.hand
     sign = hand or 1
@@ -149,6 +152,21 @@ def _settle_hand(
     )
     fits = [fit_from_report(_report_of(report, sign)) for report in reports]
     return _Alone(fits, told, plane if hand else None, gradients)
+
+
+def _hand_of_small_tilts(
+    reports: Sequence[dict[str, Any]], views: Sequence[View]
+) -> ctf_series.Handedness | None:
+    """Decide the hand where no view is so steep that its fits with either hand would differ."""
+    chosen = [
+        (gradient_from_report(report["gradient"]), view)
+        for report, view in zip(reports, views, strict=True)
+        if report["gradient"] is not None and abs(view.tilt) <= SMALL_TILT
+    ]
+    if len(chosen) < ctf_series.LEAST_VIEWS:
+        return None
+    gradients, seen = zip(*chosen, strict=True)
+    return ctf_series.handedness_of_slope(*fit_slope(gradients, seen, hand=1))
 
 
 def _expected(work: Work, fits: Sequence[CtfFit], used: Sequence[int]) -> dict[str, Expected]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.ctf import Ctf, coefficients
-from kernels.ctf_strip_curves import log_power, strength
+from kernels.ctf_strip_curves import contrast, log_power, strength
 from kernels.ctf_strip_power import in_range
 from kernels.ctf_strip_search import Group
 from kernels.ctf_strips import WedgeSpectra
@@ -121,14 +121,14 @@ class _View:
         self.weight = wedges.count[within]
         self.scale = wedges.samples / excess
         self.defocus, self.coefficients = ctf.defocus, coefficients(ctf)
-        self.length = wedges.window * pixel
         self.k2, self.k2_cos, self.k2_sin = (
             values[within] / pixel**2 for values in (wedges.k2, wedges.k2_cos, wedges.k2_sin)
         )
         self.k = np.sqrt(self.k2)
         self.strength = strength(self.k, shape)
         a, b, _ = self.coefficients
-        self.slope = 4 * self.k * (a * self.defocus + 2 * b * self.k2)
+        slope = 4 * self.k * (a * self.defocus + 2 * b * self.k2)
+        self.visible = contrast(slope, wedges.window * pixel)
         self.smooth = self._smooth()
         power = np.where(self.weight > 0, wedges.power[within], 1.0)
         # The logarithm of a mean of few samples is low on average, by half their number's inverse.
@@ -153,7 +153,7 @@ class _View:
         a, b, c = self.coefficients
         along = a * (self.defocus * self.k2 + 0.5 * (p * self.k2_cos + q * self.k2_sin))
         phase = along + b * self.k2**2 + c
-        return self._residual(log_power(phase, self.slope, self.strength, self.length))
+        return self._residual(log_power(phase, self.visible, self.strength))
 
     def gain(self, p: float, q: float) -> float:
         """Return the gain in log likelihood over no rings."""

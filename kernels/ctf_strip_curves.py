@@ -55,9 +55,8 @@ def expected_rings(power: Power, ctf: Ctf, shape: Floats) -> Floats:
     a, b, c = coefficients(ctf)
     k = power.k
     along = a * ctf.defocus + b * k * k
-    return log_power(
-        k * k * along + c, 4 * k * (along + b * k * k), strength(k, shape), power.length
-    )
+    visible = contrast(4 * k * (along + b * k * k), power.length)
+    return log_power(k * k * along + c, visible, strength(k, shape))
 
 
 def without(smooth: Floats, weight: Floats, values: Floats) -> Floats:
@@ -65,13 +64,17 @@ def without(smooth: Floats, weight: Floats, values: Floats) -> Floats:
     return values - ((values * weight) @ smooth) @ smooth.T
 
 
-def log_power(phase: Floats, slope: Floats, strength: Floats, length: float) -> Floats:
-    """Return log(1 + `strength`·CTF²) of rings of a phase in radians.
+def contrast(slope: Floats, length: float) -> Floats:
+    """Return the contrast that tiles of `length` Å leave to fringes cos 2φ.
 
-    `slope` is the derivative of twice the phase by k: what is steep fades in a tile of `length` Å.
+    `slope` is the derivative of 2φ by k, in Å: the steeper, the more they fade.
     """
-    fringe = 1 - hann_autocorrelation(slope / (2 * np.pi * length)) * np.cos(2 * phase)
-    return np.asarray(np.log1p(0.5 * strength * fringe))
+    return hann_autocorrelation(slope / (2 * np.pi * length))
+
+
+def log_power(phase: Floats, visible: Floats, strength: Floats) -> Floats:
+    """Return log(1 + `strength`·CTF²) of rings of a phase in radians and their contrast."""
+    return np.asarray(np.log1p(0.5 * strength * (1 - visible * np.cos(2 * phase))))
 
 
 def strength(k: Floats, shape: ArrayLike) -> Floats:
@@ -135,7 +138,8 @@ def curves(
     along = a * grid[:, None] + b * k * k
     slope = 4 * k * (along + b * k * k)
     phase = k * k * along + c
-    models = log_power(phase[:, None], slope[:, None], strength(k, shapes), power.length)
+    visible = contrast(slope, power.length)
+    models = log_power(phase[:, None], visible[:, None], strength(k, shapes))
     smooth = background(k, weight, power.divided)
     models = without(smooth, weight, models)
     models /= np.sqrt((weight * models**2).sum(axis=-1, keepdims=True))

@@ -92,11 +92,13 @@ def search_view(job: Job, index: int, view: View, hands: tuple[int, ...]) -> Rep
     found = {hand: one.first_search({}) for hand, one in views.items()}
     first = max(hands, key=lambda hand: float(found[hand].evidence.max()))
     fits = {first: views[first].fit({}, found[first])}
-    near = [fits[first][1].point] if fits[first][0].evidence >= CLEAR else []
-    for hand in set(hands) - {first}:
-        one = views[hand]
-        # At the image's centre both hands have the same defocus.
-        fits[hand] = one.fit_near(near, {}) if near else one.fit({}, found[hand])
+    if len(hands) > 1 and fits[first][0].evidence >= CLEAR:
+        # At the image's centre both hands have the same defocus; and only from the same start
+        # are the likelihoods of both weighted alike.
+        near = fits[first][1].point
+        fits = {hand: one.fit_near([near], {}) for hand, one in views.items()}
+    else:
+        fits |= {hand: one.fit({}, found[hand]) for hand, one in views.items() if hand != first}
     best = max(hands, key=lambda hand: fits[hand][1].posterior)
     fit, maximum = fits[best]
     rings = fit.evidence >= FREE_EVIDENCE

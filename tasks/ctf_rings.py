@@ -31,8 +31,7 @@ Floats = NDArray[np.float64]
 
 SIGNIFICANT = 3.0  # standard deviations from which a pre-tilt changes the fits
 OUTVOTED = 10.0  # in log likelihood by which a fit alone beats what the other views allow
-SMALL_TILT = 12.0  # degrees
-FLAT_TILT = 3.0  # degrees below which views of either hand show the same gradient
+SMALL_TILT = 12.0  # degrees up to which views show the same gradient with either hand
 CHANGES = {
     "defocus": ctf_series.DEFOCUS,
     "p": ctf_series.ASTIGMATISM,
@@ -139,7 +138,7 @@ def _settle_hand(
     gradients = {
         place: gradient_from_report(report["gradient"])
         for place, (report, view) in enumerate(zip(reports, views, strict=True))
-        if report["gradient"] is not None and (report["hand"] == sign or abs(view.tilt) < FLAT_TILT)
+        if report["gradient"] is not None and (report["hand"] == sign or abs(view.tilt) <= SMALL_TILT)
     }
     plane = fit_plane(list(gradients.values()), [views[place] for place in gradients], sign)
     told = Handedness(

@@ -38,9 +38,11 @@ def grid() -> PolarSpectra:
     return replace(polar, power=np.ones_like(polar.power), redundancy=1.0, window=100_000)
 
 
-def rings_of(polar: PolarSpectra, gradient: tuple[float, float] = (0.0, 0.0)) -> Rings:
+def rings_of(
+    polar: PolarSpectra, gradient: tuple[float, float] = (0.0, 0.0), zones: int = 1
+) -> Rings:
     places = 700.0 * np.asarray([(-1, -1), (1, -1), (-1, 1), (1, 1)])
-    return Rings(polar, places, gradient, PIXEL, (30.0, 6.5))
+    return Rings(polar, places, gradient, PIXEL, (30.0, 6.5), zones)
 
 
 def expected_power(rings: Rings, point: Point) -> np.ndarray:
@@ -144,7 +146,8 @@ def test_phase_and_gradient_are_found_with_their_errors(grid: PolarSpectra) -> N
 
 def test_gradient_of_tiles_is_found(grid: PolarSpectra) -> None:
     truth = (0.31, -0.12)
-    rings = rings_of(grid, truth)
+    rings = rings_of(grid, truth, zones=2)
+    assert len(rings.x) == 4
     local = TRUTH.defocus + truth[0] * rings.x + truth[1] * rings.y
     means = [expected_power(rings, replace(TRUTH, defocus=float(d))) for d in local]
     shape = np.maximum(rings.weight, 1)

@@ -23,6 +23,7 @@ Image = NDArray[np.float32]
 WAVELENGTH = 0.0196875  # Å, at 300 kV
 CS = 2.7e7  # Å
 AMPLITUDE_CONTRAST = 0.07
+SEARCH, FLAT, OPTICS = CtfSearch(), View(0.0, 0.0), Optics()
 STRIP = 400.0  # Å of defocus between the planes between which a tilted image is blended
 
 
@@ -90,10 +91,10 @@ def tilted_gradient(tilt: float, axis: float, hand: int) -> tuple[float, float]:
 def view_fit(
     image: Any,
     pixel: float,
-    search: CtfSearch = CtfSearch(),
-    view: View = View(0.0, 0.0),
+    search: CtfSearch = SEARCH,
+    view: View = FLAT,
     hand: int = 1,
-    optics: Optics = Optics(),
+    optics: Optics = OPTICS,
     box: int | None = None,
 ) -> ViewFit:
     """Return the spectra of an image, ready to be fitted as those of a view."""

@@ -20,8 +20,10 @@ from tasks.parameters import (
     MarkerfreeParameters,
     MotionParameters,
     Parameters,
+    PreprocessParameters,
     ReconstructParameters,
     SumParameters,
+    TransformParameters,
 )
 from tasks.plan import chosen_series
 
@@ -117,6 +119,18 @@ def dose(
     run_step("dose", project, parameters, series, branch, execution)
 
 
+@step_flow(name="preprocess")
+def preprocess(
+    project: Project,
+    parameters: PreprocessParameters = PreprocessParameters(),
+    series: SeriesNames = None,
+    branch: Branch = "main",
+    execution: Execution = Execution(),
+) -> None:
+    """Write the views binned, normalised and cropped, for other programs and for looking."""
+    run_step("preprocess", project, parameters, series, branch, execution)
+
+
 @step_flow(name="coarse")
 def coarse(
     project: Project,
@@ -139,6 +153,18 @@ def markerfree(
 ) -> None:
     """Refine the alignment by matching projections of the specimen."""
     run_step("markerfree", project, parameters, series, branch, execution)
+
+
+@step_flow(name="transform")
+def transform(
+    project: Project,
+    parameters: TransformParameters = TransformParameters(),
+    series: SeriesNames = None,
+    branch: Branch = "main",
+    execution: Execution = Execution(),
+) -> None:
+    """Write the views aligned by one interpolation, for other programs and for looking."""
+    run_step("transform", project, parameters, series, branch, execution)
 
 
 @step_flow(name="reconstruct")

@@ -17,9 +17,11 @@ from tasks.exclude import exclude
 from tasks.markerfree import markerfree
 from tasks.motion import motion
 from tasks.parameters import Execution, Parameters, Pipeline
+from tasks.preprocess import preprocess
 from tasks.reconstruct import reconstruct
 from tasks.steps import needed
 from tasks.store import parse_project
+from tasks.transform import transform
 from tasks.work import Outcome
 
 # In the order in which they are taken; what each one reads is declared in tasks.steps.
@@ -29,8 +31,10 @@ STEP_TASKS: dict[str, Task[..., Outcome]] = {
     "ctf": ctf,
     "erase": erase,
     "dose": dose,
+    "preprocess": preprocess,
     "coarse": coarse,
     "markerfree": markerfree,
+    "transform": transform,
     "reconstruct": reconstruct,
 }
 

@@ -61,7 +61,12 @@ def resample_view(
 
 
 def sampling(
-    view: View, pixel_size: float, shape: Shape, out_shape: Shape, binning: float = 1.0
+    view: View,
+    pixel_size: float,
+    shape: Shape,
+    out_shape: Shape,
+    binning: float = 1.0,
+    reduced: Shape | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return matrix and offset that take aligned indices (iy, ix) to binned raw indices.
 
@@ -74,6 +79,8 @@ def sampling(
         Of the raw image and of the aligned image.
     binning : float
         Raw pixels per aligned pixel.
+    reduced : (ny, nx), optional
+        Of the raw image reduced by `binning`; that of `fourier.bin_images` by default.
 
     Returns
     -------
@@ -81,7 +88,7 @@ def sampling(
         Raw index = matrix @ aligned index + offset, both (y, x).
     offset : (2,) float64
     """
-    new, _ = binned_shape(shape, binning)
+    new = reduced or binned_shape(shape, binning)[0]
     # geometry speaks (x, y), arrays (y, x): both axes of the matrix are reversed.
     matrix = (in_plane_rotation(view.axis) * view.magnification)[::-1, ::-1]
     shift = np.array([view.shift_y, view.shift_x]) / (pixel_size * binning)

@@ -27,6 +27,9 @@ Pair = Annotated[
 ]
 GainRotation = Literal[0, 1, 2, 3]
 GainFlip = Literal["none", "up-down", "left-right"]
+ReductionFilter = Literal[
+    "fourier", "box", "blackman", "triangle", "mitchell", "lanczos2", "lanczos3"
+]
 
 
 class Parameters(BaseModel):
@@ -268,8 +271,11 @@ class CtfParameters(Parameters):
     min_views: int = Field(
         3, ge=1, description="strips: least number of views that are fitted for astigmatism"
     )
-    extra_zeros: int = Field(
-        0, ge=0, le=20, description="strips: zeros beyond the second to which is fitted"
+    extra_zeros: int | None = Field(
+        None,
+        ge=0,
+        le=20,
+        description="strips: zeros beyond the second to which is fitted; empty: the whole range",
     )
 
     @model_validator(mode="after")
@@ -308,6 +314,31 @@ class DoseParameters(Parameters):
     )
     critical_dose_ratio: float | None = Field(
         None, gt=0, description="critical dose relative to 300 kV; needed below 200 kV"
+    )
+
+
+class PreprocessParameters(Parameters):
+    """Stacks of the erased views, for other programs and for looking; no later step reads them."""
+
+    binning: float = Field(
+        4.0, ge=1, le=64, description="pixels of the images per pixel of the stack, any factor"
+    )
+    filter: ReductionFilter = Field(
+        "fourier", description="against aliasing: Fourier cropping, or one of IMOD's kernels"
+    )
+    normalise: Literal["none", "mean", "mean-sd"] = Field(
+        "none", description="bring the views to a common mean, or mean and standard deviation"
+    )
+    target_mean: float = Field(0.0, description="that mean")
+    target_sd: float = Field(1.0, gt=0, description="that standard deviation")
+    crop: Pair | None = Field(
+        None, description="rows and columns kept around the centre [pixels of the images]"
+    )
+    taper: int = Field(
+        0, ge=0, description="width over which the edges fade to the mean [pixels of the stack]"
+    )
+    excluded: Literal["keep", "drop"] = Field(
+        "keep", description="views left out: keep them, flagged in the table, or drop them"
     )
 
 
@@ -352,6 +383,40 @@ class MarkerfreeParameters(Parameters):
     )
 
 
+class TransformParameters(Parameters):
+    """Aligned stacks, for other programs and for looking; no later step reads them."""
+
+    alignment: Literal["markerfree", "coarse"] = Field(
+        "markerfree", description="which alignment is used"
+    )
+    xf: str | None = Field(
+        None, description="take the alignment from a file, of IMOD: 'DIR/{TS}.xf'"
+    )
+    images: Literal["dose", "erase"] = Field(
+        "dose", description="which images: as the dose step has them, or those before it"
+    )
+    binning: float = Field(
+        1.0, ge=1, le=64, description="pixels of the images per pixel of the stack, any factor"
+    )
+    filter: ReductionFilter = Field(
+        "fourier", description="against aliasing: Fourier cropping, or one of IMOD's kernels"
+    )
+    swap: Literal["auto", "yes", "no"] = Field(
+        "auto", description="swap width and height; auto: where the tilt axis is nearer to x"
+    )
+    taper: int = Field(
+        8, ge=0, description="width over which the edges of a view fade to its mean [pixels]"
+    )
+    excluded: Literal["keep", "drop"] = Field(
+        "drop", description="views left out: drop them, or keep them, flagged in the table"
+    )
+
+    @property
+    def by_alignment(self) -> bool:
+        """Whether the branch's alignment is used, and not a file."""
+        return self.xf is None
+
+
 class ReconstructParameters(Parameters):
     """Reconstruction by weighted back-projection."""
 
@@ -388,8 +453,10 @@ class Pipeline(Parameters):
     ctf: CtfParameters = CtfParameters()
     erase: EraseParameters = EraseParameters()
     dose: DoseParameters = DoseParameters()
+    preprocess: PreprocessParameters = PreprocessParameters()
     coarse: CoarseParameters = CoarseParameters()
     markerfree: MarkerfreeParameters = MarkerfreeParameters()
+    transform: TransformParameters = TransformParameters()
     reconstruct: ReconstructParameters = ReconstructParameters()
 
 

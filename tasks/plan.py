@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,13 +37,17 @@ class Planned:
 
 
 def plan(
-    series: Series, pipeline: Pipeline, branch: str = "main", until: str | None = None
+    series: Series,
+    pipeline: Pipeline,
+    branch: str = "main",
+    until: str | None = None,
+    also: Iterable[str] = (),
 ) -> dict[str, Planned]:
     """Return what a run would find for each step that it takes, in order."""
     record = series.imported()
     keys: dict[str, str] = {}
     planned: dict[str, Planned] = {}
-    for name in needed(pipeline, until):
+    for name in needed(pipeline, until, also):
         step, parameters = STEPS[name], getattr(pipeline, name)
         needs = inputs_of(step, parameters)
         if unknown := [before for before in needs if before not in keys]:
@@ -73,7 +78,8 @@ def current_plan(series: Series, branch: str = "main") -> dict[str, Planned]:
         attributes = {} if key is None else series.result(name, key).attributes()
         if "parameters" in attributes:
             values[name] = _known(name, attributes["parameters"])
-    return plan(series, Pipeline.model_validate(values), branch)
+    made = [name for name in STEPS if STEPS[name].side and series.pointer(branch, name)]
+    return plan(series, Pipeline.model_validate(values), branch, also=made)
 
 
 def requested_pipeline(project: Project, branch: str) -> Pipeline:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ class Step:
     files : tuple of str
         Parameters that are paths of files, whose content counts and not where they lie; ``{TS}``
         in a path stands for the series.
+    side : bool
+        Whether nothing reads its result: a run takes it only where it is asked for.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Step:
     also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     asks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    side: bool = False
 
     @property
     def prefix(self) -> str:
@@ -133,6 +136,14 @@ STEPS: dict[str, Step] = {
             inputs=("erase",),
         ),
         Step(
+            "preprocess",
+            version=1,
+            reads=("views.tilt_angle", "acquisition.pixel_size"),
+            about="write the views binned, normalised and cropped, for other programs",
+            inputs=("motion", "exclude", "erase"),
+            side=True,
+        ),
+        Step(
             "coarse",
             version=1,
             reads=("views.tilt_angle", "acquisition.tilt_axis", "acquisition.pixel_size"),
@@ -146,6 +157,16 @@ STEPS: dict[str, Step] = {
             reads=("views.tilt_angle", "acquisition.tilt_axis", "acquisition.pixel_size"),
             about="refine the alignment by matching projections of the specimen",
             inputs=("dose", "exclude", "coarse"),
+        ),
+        Step(
+            "transform",
+            version=1,
+            reads=("views.tilt_angle", "acquisition.tilt_axis", "acquisition.pixel_size"),
+            about="write the views aligned by one interpolation, for other programs",
+            inputs=("{images}", "exclude"),
+            asks={"by_alignment": ("{alignment}",)},
+            files=("xf",),
+            side=True,
         ),
         Step(
             "reconstruct",
@@ -162,8 +183,8 @@ STEPS: dict[str, Step] = {
 def inputs_of(step: Step, parameters: Parameters) -> tuple[str, ...]:
     """Return the steps whose results `step` reads, as its parameters choose them."""
     asked = (names for name, names in step.asks.items() if getattr(parameters, name))
-    chosen = (name.format(**parameters.model_dump()) for name in step.inputs)
-    return (*chosen, *(name for names in asked for name in names))
+    names = (*step.inputs, *(name for names in asked for name in names))
+    return tuple(name.format(**parameters.model_dump()) for name in names)
 
 
 def reads_of(step: Step, parameters: Parameters) -> tuple[str, ...]:
@@ -178,7 +199,9 @@ def file_of(parameters: Parameters, name: str, series: str) -> Path | None:
     return Path(os.path.expanduser(given.replace("{TS}", series))) if given else None
 
 
-def needed(pipeline: Pipeline, until: str | None = None) -> tuple[str, ...]:
+def needed(
+    pipeline: Pipeline, until: str | None = None, also: Iterable[str] = ()
+) -> tuple[str, ...]:
     """Return the names of the steps that a run takes, in order.
 
     Parameters
@@ -186,6 +209,8 @@ def needed(pipeline: Pipeline, until: str | None = None) -> tuple[str, ...]:
     pipeline : Pipeline
     until : str, optional
         The last step wanted; by default the tomogram.
+    also : iterable of str, optional
+        Further steps wanted.
     """
     wanted: set[str] = set()
 
@@ -197,6 +222,8 @@ def needed(pipeline: Pipeline, until: str | None = None) -> tuple[str, ...]:
     add(until or "reconstruct")
     if until is None:
         add("ctf")  # nothing reads it yet, but every user wants it
+    for name in also:
+        add(name)
     return tuple(name for name in STEPS if name in wanted)
 
 

@@ -216,11 +216,61 @@ def view_from_xf(
     a = np.asarray(matrix, dtype=np.float64)
     if not np.linalg.det(a) > 0:
         raise ValueError(f"transform {a.tolist()} is singular or mirrors")
-    axis = degrees(atan2(a[0, 1] - a[1, 0], a[0, 0] + a[1, 1]))
+    axis = xf_rotation(a)
     scale = hypot(a[0, 0] + a[1, 1], a[0, 1] - a[1, 0]) / 2
     raw = np.linalg.solve(a, np.asarray(origin, dtype=np.float64) - np.asarray(shift))
     x, y = raw - _raw_offset(nx, ny, binning, antialias)
     return axis, 1 / scale, float(x), float(y)
+
+
+def xf_rotation(matrix: ArrayLike) -> float:
+    """Return the tilt-axis angle of a matrix (2, 2) of a .xf: of its nearest rotation [degrees]."""
+    a = np.asarray(matrix, dtype=np.float64)
+    return degrees(atan2(a[0, 1] - a[1, 0], a[0, 0] + a[1, 1]))
+
+
+def sampling_from_xf(
+    matrix: ArrayLike,
+    shift: ArrayLike,
+    shape: tuple[int, int],
+    reduced: tuple[int, int],
+    out_shape: tuple[int, int],
+    binning: float = 1.0,
+) -> tuple[Floats, Floats]:
+    """Return where newstack's aligned pixels lie in an image that we have reduced.
+
+    As newstack reduces with an antialias filter: centred, whatever the sizes.
+
+    Parameters
+    ----------
+    matrix, shift
+        One view's line of the .xf, (2, 2) and (2,) in unbinned pixels.
+    shape, reduced
+        (ny, nx) of the raw image, and of it reduced with index n // 2 kept at m // 2.
+    out_shape
+        (ny, nx) of the aligned, binned image.
+    binning
+        Raw pixels per aligned pixel.
+
+    Returns
+    -------
+    matrix : (2, 2), offset : (2,)
+        Index in the reduced image = matrix @ aligned index + offset, both (y, x).
+
+    Raises
+    ------
+    ValueError
+        If `matrix` has no inverse.
+    """
+    a = np.asarray(matrix, dtype=np.float64)
+    if abs(np.linalg.det(a)) < 1e-6:
+        raise ValueError(f"transform {a.tolist()} is singular")
+    inverse = np.linalg.inv(a)
+    n, m, out = (np.array(s[::-1], dtype=np.float64) for s in (shape, reduced, out_shape))
+    # Where newstack's pixel (0, 0) lies in the raw image, from our centre.
+    first = (n - 1) / 2 - n // 2 - inverse @ (binning * (out - 1) / 2 + np.asarray(shift))
+    offset = first / binning + m // 2
+    return inverse[::-1, ::-1].astype(np.float64), offset[::-1].astype(np.float64)
 
 
 def _raw_offset(nx: int, ny: int, binning: int, antialias: bool) -> Floats:

@@ -17,6 +17,7 @@ from tasks.parameters import (
     Parameters,
     Pipeline,
     ReconstructParameters,
+    TransformParameters,
 )
 from tasks.record import Acquisition, FileIdentity, Handedness, Pretilt, TiltSeries, View
 from tasks.steps import STEPS, file_of, inputs_of, needed, result_key
@@ -28,7 +29,7 @@ CHANGED: dict[str, Any] = {
     "name": "TS_99",
     "shape": (81, 96),
     "hand": -1,
-    "handedness": Handedness(hand=-1, confidence=0.9),
+    "handedness": Handedness(hand=-1, measured=-1, confidence=0.9),
     "pretilt": Pretilt(about_axis=9, across_axis=0, about_error=1, across_error=1),
     "thickness": 2000.0,
     "acquisition.voltage": 200.0,
@@ -81,6 +82,9 @@ OTHER: dict[str, dict[str, Any]] = {
         "expected_defocus": 30000.0,
         "expected_defocus_list": __file__,
     },
+    "preprocess": {"filter": "box", "normalise": "mean", "crop": (64, 80), "excluded": "drop"},
+    "transform": {"xf": __file__, "images": "erase", "filter": "box", "binning": 2.0}
+    | {"swap": "yes", "excluded": "keep"},
 }
 
 
@@ -250,6 +254,13 @@ def test_parameters_choose_the_alignment_that_is_read() -> None:
         assert inputs_of(step, parameters) == ("dose", "exclude", alignment)
 
 
+def test_an_aligned_stack_rests_on_the_images_and_the_alignment_that_are_chosen() -> None:
+    step = STEPS["transform"]
+    chosen = TransformParameters(images="erase", alignment="coarse")
+    assert inputs_of(step, chosen) == ("erase", "exclude", "coarse")
+    assert inputs_of(step, TransformParameters(xf="a.xf")) == ("dose", "exclude")
+
+
 @pytest.mark.parametrize(
     ("alignment", "until", "expected"),
     [
@@ -267,6 +278,12 @@ def test_parameters_choose_the_alignment_that_is_read() -> None:
         ("markerfree", "ctf", ["motion", "exclude", "ctf"]),
         ("markerfree", "dose", ["motion", "exclude", "erase", "dose"]),
         ("markerfree", "coarse", ["motion", "exclude", "erase", "dose", "coarse"]),
+        ("coarse", "preprocess", ["motion", "exclude", "erase", "preprocess"]),
+        (
+            "coarse",
+            "transform",
+            ["motion", "exclude", "erase", "dose", "coarse", "markerfree", "transform"],
+        ),
     ],
 )
 def test_a_run_takes_what_the_last_step_rests_on_in_order(

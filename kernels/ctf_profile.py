@@ -80,11 +80,21 @@ def equiphase_profile(
             sums[row] += np.bincount(index.ravel(), weights=values, minlength=n)
     count = np.maximum(sums[0], 1e-9)
     equiphase, rings = sums[1] / count, sums[2] / count
-    correlation = _local_correlation(equiphase, rings, frequency, ctf)
+    correlation = local_correlation(equiphase, rings, frequency, ctf)
     return CtfProfile(frequency, average, equiphase, rings, correlation, 1 / np.sqrt(count * width))
 
 
-def _local_correlation(data: Floats, fit: Floats, frequency: Floats, ctf: Ctf) -> Floats:
+def local_correlation(data: Floats, fit: Floats, frequency: Floats, ctf: Ctf) -> Floats:
+    """Return the correlation of two profiles (n,) in a window around each frequency.
+
+    Parameters
+    ----------
+    data, fit : (n,)
+    frequency : (n,)
+        In 1/Å, evenly spaced.
+    ctf : Ctf
+        Whose extrema set the widths of the windows.
+    """
     # Windows as in CTFFIND4: wide enough for an extremum on each side, wider where the rings
     # are many and weak.
     a, b, c = coefficients(ctf)

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kernels.ctf import Ctf, zeros
+from kernels.ctf_profile import CtfProfile, fitted_resolution
 from kernels.ctf_strip_astigmatism import Astigmatism, find_astigmatism
 from kernels.ctf_strip_curves import SHAPES, Curves, curves, over_background, peak
 from kernels.ctf_strip_power import Power, averaged
-from kernels.ctf_strip_profile import StripProfile, fitted_resolution, strip_profile
+from kernels.ctf_strip_profile import strip_profile
 from kernels.ctf_strip_search import (
     LIKENESS,
     FirstSearch,
@@ -61,7 +62,7 @@ class StripFit:
         To which the fit follows the data, in Å.
     views : tuple of int
         Indices of the views that were fitted together for this one's defocus.
-    profile : StripProfile
+    profile : CtfProfile
     """
 
     ctf: Ctf
@@ -71,7 +72,7 @@ class StripFit:
     evidence: float
     fit_resolution: float
     views: tuple[int, ...]
-    profile: StripProfile = field(repr=False)
+    profile: CtfProfile = field(repr=False)
 
 
 def fit_strips(

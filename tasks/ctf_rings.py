@@ -138,7 +138,8 @@ def _settle_hand(
     gradients = {
         place: gradient_from_report(report["gradient"])
         for place, (report, view) in enumerate(zip(reports, views, strict=True))
-        if report["gradient"] is not None and (report["hand"] == sign or abs(view.tilt) <= SMALL_TILT)
+        if report["gradient"] is not None
+        and (report["hand"] == sign or abs(view.tilt) <= SMALL_TILT)
     }
     plane = fit_plane(list(gradients.values()), [views[place] for place in gradients], sign)
     told = Handedness(

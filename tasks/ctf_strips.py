@@ -18,7 +18,6 @@ from tasks.scatter import Unit
 from tasks.steps import file_of
 from tasks.work import Work
 
-
 Hand = Literal[1, -1]
 
 

@@ -300,10 +300,18 @@ class EraseParameters(Parameters):
     """Erasing of X-ray hits and hot pixels."""
 
     peak: float = Field(
-        8.0, gt=0, description="a hit stands out by so many local standard deviations"
+        8.0, gt=0, description="hits that rise so many local standard deviations are found"
     )
-    difference: float = Field(6.0, gt=0, description="and from its neighbours by so many")
+    difference: float = Field(
+        5.0, gt=0, description="over the brighter half of their surroundings at least so many"
+    )
     max_radius: float = Field(4.2, gt=0, description="largest radius of a hit [pixels]")
+    big_difference: float = Field(
+        19.0, gt=0, description="twice as wide where they rise so many standard deviations"
+    )
+    compare_views: bool = Field(
+        True, description="the views tell of each other: defects of the detector, the specimen"
+    )
 
 
 class DoseParameters(Parameters):

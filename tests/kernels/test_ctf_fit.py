@@ -1,176 +1,284 @@
-"""CTF fits on noise filtered by a known CTF, flat and tilted, and on noise alone."""
+"""CTF fits of views: random fields under a known CTF, flat and tilted, and noise alone."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
+from ctf_images import angle_between, field, phase_of, squares, tilted_gradient, view_fit
 
-from kernels.ctf import Ctf, ctf_2d
-from kernels.ctf_fit import CtfFit, CtfPrior, CtfSearch, fit_ctf
-from kernels.fourier import frequencies, irfft2, rfft2
-from kernels.geometry import View, aligned_from_raw, defocus_offset, midplane_points
-from kernels.spectra import polar_spectra, tile_box, tile_spectra
+from kernels.ctf import Ctf
+from kernels.ctf_fit import CtfFit, CtfSearch, GradientFit, ViewFit
+from kernels.ctf_likelihood import Gaussian, Point
+from kernels.ctf_rings import Optics
+from kernels.ctf_series import FREE_EVIDENCE, NARROW_EVIDENCE
+from kernels.geometry import View
+from kernels.spectra import polar_spectra
 
 On = Callable[[Any], Any]
 
-
-def simulate(
-    size: int, pixel: float, ctf: Ctf, *, seed: int, signal: float = 1.5, view: View | None = None
-) -> np.ndarray:
-    """White structure under CTF and envelope, plus coloured noise; `signal` is SNR at k = 0.
-
-    With a `view` the defocus grows with x′·tan θ from strip to strip (hand +1).
-    """
-    rng = np.random.default_rng(seed)
-    white, rest = rng.normal(size=(2, size, size)).astype(np.float32)
-    ky, kx = frequencies((size, size), white, pixel)
-    k2 = ky**2 + kx**2
-    structure = rfft2(white) * np.sqrt(signal * np.exp(-200 * k2))
-    image = np.zeros((size, size), np.float32)
-    if view is None:
-        image += irfft2(structure * ctf_2d(ky, kx, ctf), (size, size))
-    else:
-        y, x = (np.mgrid[:size, :size] - size // 2) * pixel
-        aligned = aligned_from_raw(np.stack([x.ravel(), y.ravel()], axis=1), view)[:, 0]
-        offset = aligned.reshape(size, size) * math.tan(math.radians(view.tilt))
-        planes = np.linspace(offset.min(), offset.max(), 13)
-        for plane in planes:
-            share = np.clip(1 - np.abs(offset - plane) / (planes[1] - planes[0]), 0, 1)
-            sharp = irfft2(structure * ctf_2d(ky, kx, ctf.with_offset(plane)), (size, size))
-            image += (share * sharp).astype(np.float32)
-    colour = np.sqrt(1 + 2 * np.exp(-200 * k2))
-    return image + irfft2(rfft2(rest) * colour.astype(np.float32), (size, size))
+SIZE, PIXEL = 512, 3.6
+SEARCH = CtfSearch(max_defocus=60000.0)
 
 
-def fit(image: Any, pixel: float, offsets: Any = None, **options: Any) -> CtfFit:
-    spectra, centres = tile_spectra(image, tile_box(image.shape, pixel))
-    given = np.zeros(len(centres)) if offsets is None else offsets(centres * pixel)
-    return fit_ctf(polar_spectra(spectra), given, pixel, **options)
+def fit(image: Any, pixel: float = PIXEL, **options: Any) -> CtfFit:
+    return view_fit(image, pixel, SEARCH, **options).fit({})[0]
 
 
 def random_ctf(rng: np.random.Generator, least: float, largest: float) -> Ctf:
-    mean, half = rng.uniform(least, largest), rng.uniform(0, 400)
+    mean, half = rng.uniform(least, largest), rng.uniform(0, 300)
     return Ctf(mean + half, mean - half, rng.uniform(-90, 90))
 
 
-@pytest.mark.parametrize(("size", "pixel", "bound"), [(1024, 2.7, 60.0), (512, 5.4, 100.0)])
-def test_mean_defocus_is_found(size: int, pixel: float, bound: float) -> None:
-    rng = np.random.default_rng(8)
-    errors = []
-    for seed in range(12):
-        ctf = random_ctf(rng, 15000, 40000)
-        found = fit(simulate(size, pixel, ctf, seed=seed), pixel).ctf
-        errors.append(found.defocus - ctf.defocus)
-    assert np.median(np.abs(errors)) < bound
-    assert np.abs(errors).max() < 5 * bound
-    assert abs(np.mean(errors)) < bound
+def components(ctf: Ctf) -> tuple[float, float]:
+    turn = np.radians(2 * ctf.astigmatism_angle)
+    return float(ctf.astigmatism * np.cos(turn)), float(ctf.astigmatism * np.sin(turn))
+
+
+@cache
+def many(seed: int = 100, n: int = 60) -> list[tuple[Ctf, CtfFit]]:
+    """Return truths and fits of flat images, small enough to make many."""
+    rng = np.random.default_rng(seed)
+    truths = [random_ctf(rng, 12000, 40000) for _ in range(n)]
+    images = (field(SIZE, PIXEL, t, seed=seed + i, signal=0.6) for i, t in enumerate(truths))
+    return [(truth, fit(image)) for truth, image in zip(truths, images, strict=True)]
+
+
+def test_errors_are_what_their_standard_errors_say() -> None:
+    ratios = np.asarray(
+        [
+            [
+                (found.ctf.defocus - truth.defocus) / found.error("defocus"),
+                (found.values[1] - components(truth)[0]) / found.error("p"),
+                (found.values[2] - components(truth)[1]) / found.error("q"),
+            ]
+            for truth, found in many()
+        ]
+    )
+    within = (np.abs(ratios) < 2).mean()
+    assert 0.90 <= within <= 0.98
+    assert 0.85 < np.sqrt((ratios**2).mean()) < 1.2
+    assert (np.abs(ratios[:, 0]) < 2).mean() >= 0.88
+    assert np.abs(ratios.mean(axis=0)).max() < 3 / np.sqrt(len(ratios))
+
+
+def test_no_view_with_clear_rings_runs_away() -> None:
+    for truth, found in many():
+        assert abs(found.ctf.defocus - truth.defocus) < 5 * found.error("defocus")
+        assert found.evidence > 60
+        assert found.values[0] == found.ctf.defocus
+        assert components(found.ctf) == pytest.approx(found.values[1:].tolist())
 
 
 @pytest.mark.parametrize("angle", [20.0, 70.0, -35.0])
 def test_astigmatism_has_the_angle_of_the_convention(on: On, angle: float) -> None:
-    ctf = Ctf(25400.0, 24600.0, angle)
-    found = fit(on(simulate(512, 2.7, ctf, seed=4, signal=6.0)), 2.7).ctf
-    off = (found.astigmatism_angle - angle + 90) % 180 - 90
-    assert abs(off) < 10  # mirrored, it would be off by 40° or more
-    assert found.astigmatism == pytest.approx(800, abs=200)
+    image = field(SIZE, PIXEL, Ctf(25400.0, 24600.0, angle), seed=4, signal=4.0)
+    found = fit(on(image)).ctf
+    assert angle_between(found.astigmatism_angle, angle) < 8  # mirrored it would be 40° off
+    assert found.astigmatism == pytest.approx(800, abs=150)
     assert found.defocus_u >= found.defocus_v
     assert {type(value) for value in vars(found).values()} == {float}
 
 
-@pytest.mark.parametrize("tilt", [60.0, -55.0])
-def test_tilted_view_has_the_defocus_of_its_centre(tilt: float) -> None:
-    view = View(tilt=tilt, axis=25.0)
-
-    def offsets(hand: int) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda xy: defocus_offset(midplane_points(xy, view), view, hand)
-
-    errors = []
-    for seed in range(3):
-        ctf = random_ctf(np.random.default_rng(seed), 18000, 35000)
-        image = simulate(768, 2.7, ctf, seed=seed, signal=3.0, view=view)
-        right, wrong = (fit(image, 2.7, offsets(hand)) for hand in (1, -1))
-        errors.append(right.ctf.defocus - ctf.defocus)
-        assert right.score > 1.1 * wrong.score
-        assert right.evidence > wrong.evidence + 100
-    assert np.median(np.abs(errors)) < 100
-    assert abs(np.mean(errors)) < 100
-
-
-def test_error_is_what_the_uncertainty_says() -> None:
-    ratios = []
-    for seed in range(20):
-        ctf = random_ctf(np.random.default_rng(100 + seed), 18000, 30000)
-        found = fit(simulate(512, 2.7, ctf, seed=seed), 2.7)
-        ratios.append((found.ctf.defocus - ctf.defocus) / found.uncertainty)
-    assert 0.4 < np.sqrt(np.mean(np.square(ratios))) < 1.6
-
-
-def test_half_the_defocus_does_not_fit_a_narrow_range() -> None:
-    ctf = Ctf(21500.0, 21500.0)
-    found = fit(simulate(512, 5.4, ctf, seed=2, signal=3.0), 5.4)
-    here = np.interp(21500, found.search_defocus, found.search_evidence)
-    half = found.search_evidence[np.abs(found.search_defocus - 10750) < 1500].max()
-    assert found.ctf.defocus == pytest.approx(21500, abs=400)
-    assert half < 0.7 * here
-
-
-def test_prior_decides_where_the_rings_are_lost() -> None:
-    image = np.random.default_rng(1).normal(size=(512, 512)).astype(np.float32)
-    alone = fit(image, 2.7)
-    prior = CtfPrior(30000.0, 500.0, (300.0, 0.0), 50.0)
-    led = fit(image, 2.7, prior=prior)
-    assert alone.evidence < 14
-    assert abs(led.ctf.defocus - 30000) < 1500
-    assert led.astigmatism[0] == pytest.approx(300, abs=150)
-
-
-def test_prior_hardly_moves_a_clear_fit() -> None:
-    image = simulate(512, 2.7, Ctf(26000.0, 25600.0, 40.0), seed=9, signal=5.0)
-    alone = fit(image, 2.7).ctf.defocus
-    led = fit(image, 2.7, prior=CtfPrior(27000.0, 1000.0)).ctf.defocus
-    assert led == pytest.approx(alone, abs=30)
-
-
-def test_profile_follows_the_data_to_the_resolution_of_the_signal() -> None:
-    ctf = Ctf(25800.0, 24200.0, 10.0)
-    clear = fit(simulate(1024, 2.7, ctf, seed=5, signal=5.0), 2.7)
-    weak = fit(simulate(1024, 2.7, ctf, seed=5, signal=0.3), 2.7)
-    profile = clear.profile
-    low = profile.frequency < 1 / 10
-    assert np.corrcoef(profile.equiphase[low], profile.fit[low])[0, 1] > 0.95
-    assert profile.correlation[low].min() > 0.5
-    high = (profile.frequency > 1 / 10) & (profile.frequency < 1 / 7.5)
-    # Astigmatism blurs the plain average.
-    assert profile.equiphase[high].std() > 1.2 * profile.average[high].std()
-    assert clear.fit_resolution < weak.fit_resolution
-    assert 5.4 < clear.fit_resolution < 8
-
-
-def test_fit_is_the_same_in_every_namespace(on: On) -> None:
-    image = simulate(256, 5.4, Ctf(30000.0, 29500.0, 60.0), seed=3, signal=4.0)
-    here, there = fit(image, 5.4), fit(on(image), 5.4)
-    assert there.ctf.defocus == pytest.approx(here.ctf.defocus, abs=2)
-    assert there.score == pytest.approx(here.score, abs=1e-4)
+def test_flipping_the_image_flips_the_angle() -> None:
+    image = field(SIZE, PIXEL, Ctf(25500.0, 24500.0, 25.0), seed=5, signal=4.0)
+    assert angle_between(fit(image[::-1].copy()).ctf.astigmatism_angle, -25) < 8
+    assert angle_between(fit(image.T.copy()).ctf.astigmatism_angle, 65) < 8
 
 
 @pytest.mark.parametrize(
-    ("size", "pixel", "options", "message"),
+    ("tilt", "axis", "hand"), [(60.0, 25.0, 1), (60.0, 85.3, -1), (-60.0, 85.3, 1)]
+)
+def test_tilted_view_has_the_defocus_of_its_centre_with_the_right_hand(
+    tilt: float, axis: float, hand: int
+) -> None:
+    view = View(tilt, axis)
+    errors, gains = [], []
+    for seed in range(4):
+        truth = random_ctf(np.random.default_rng(seed), 18000, 35000)
+        gradient = tilted_gradient(tilt, axis, hand)
+        image = field(SIZE, PIXEL, truth, seed=seed, signal=1.0, gradient=gradient, damping=60.0)
+        right, wrong = (fit(image, view=view, hand=h) for h in (hand, -hand))
+        errors.append((right.ctf.defocus - truth.defocus) / right.error("defocus"))
+        gains.append(right.evidence - wrong.evidence)
+    assert np.abs(errors).max() < 3.5
+    assert min(gains) > 50
+
+
+def cramer_rao(ctf: Ctf, size: int, pixel: float, signal: float, damping: float) -> float:
+    """Return the least standard error of the mean defocus that an unbiased fit can have.
+
+    The Fourier coefficients of a random field are independent and complex normal, so that each
+    adds (d ln P)² to the information; signal, astigmatism and a smooth background are unknown.
+    """
+    k2, k2_cos, k2_sin = (v[:, 1:] for v in squares(size, pixel))
+    used = (k2 > 1 / 30**2) & (k2 < (0.475 / pixel) ** 2)
+    strength = signal * np.exp(-0.5 * damping * k2)
+    phase = phase_of(ctf, k2, k2_cos, k2_sin)
+    power = 1 + strength * np.sin(phase) ** 2
+    by_phase = strength * np.sin(2 * phase) / power
+    slope = np.pi * 0.0196875 * by_phase
+    x = np.interp(k2[used], (k2[used].min(), k2[used].max()), (-1, 1))
+    smooth = np.polynomial.legendre.legvander(x, 3).T
+    columns = [slope * k2, 0.5 * slope * k2_cos, 0.5 * slope * k2_sin, 1 - 1 / power]
+    design = np.concatenate([np.stack([c[used] for c in columns]), smooth])
+    return float(np.sqrt(np.linalg.inv(design @ design.T)[0, 0]))
+
+
+def test_error_is_near_the_least_that_is_possible() -> None:
+    truth, signal, damping = Ctf(25200.0, 24800.0, 30.0), 0.3, 60.0
+    images = (
+        field(1024, 2.7, truth, seed=seed, signal=signal, damping=damping) for seed in range(16)
+    )
+    errors = [fit(image, 2.7).ctf.defocus - truth.defocus for image in images]
+    bound = cramer_rao(truth, 1024, 2.7, signal, damping)
+    assert np.sqrt(np.mean(np.square(errors))) < 1.5 * bound
+    assert abs(np.mean(errors)) < bound
+
+
+@pytest.mark.parametrize(("size", "pixel", "box"), [(512, 5.4, None), (512, 2.7, None)])
+def test_noise_is_not_taken_for_rings(size: int, pixel: float, box: int | None) -> None:
+    rng = np.random.default_rng(11)
+    narrow = {"p": Gaussian(200.0, 60.0), "q": Gaussian(-100.0, 60.0)}
+    for _ in range(12):
+        image = rng.normal(size=(size, size)).astype(np.float32)
+        view = view_fit(image, pixel, SEARCH, box=box)
+        assert view.fit({})[0].evidence < FREE_EVIDENCE
+        expected = Gaussian(rng.uniform(1e4, 5e4), 400.0)
+        assert view.fit({"defocus": expected, **narrow})[0].evidence < NARROW_EVIDENCE
+
+
+def test_priors_decide_where_there_are_no_rings() -> None:
+    image = np.random.default_rng(1).normal(size=(SIZE, SIZE)).astype(np.float32)
+    priors = {"defocus": Gaussian(30000.0, 200.0), "p": Gaussian(300.0, 50.0)}
+    found = view_fit(image, PIXEL, SEARCH).fit(priors)[0]
+    assert abs(found.ctf.defocus - 30000) < 600
+    assert abs(found.values[1] - 300) < 150
+    assert found.error("defocus") > 300  # what the noise itself tells
+
+
+def test_priors_hardly_move_a_clear_fit() -> None:
+    image = field(SIZE, PIXEL, Ctf(26000.0, 25600.0, 40.0), seed=9, signal=3.0)
+    view = view_fit(image, PIXEL, SEARCH)
+    alone = view.fit({})[0]
+    led = view.fit({"defocus": Gaussian(27000.0, 1000.0)})[0]
+    assert led.ctf.defocus == pytest.approx(alone.ctf.defocus, abs=0.2 * alone.error("defocus"))
+
+
+def test_half_the_defocus_does_not_fit_a_narrow_range() -> None:
+    image = field(512, 5.4, Ctf(21500.0, 21500.0), seed=2, signal=3.0)
+    found = view_fit(image, 5.4, SEARCH).first_search({})
+    curve = found.evidence[:, 0]
+    half = curve[np.abs(found.defocus - 10750) < 1500].max()
+    assert half < 0.7 * np.interp(21500, found.defocus, curve)
+
+
+def test_phase_shift_is_searched_and_found() -> None:
+    truth = replace(Ctf(8150.0, 7850.0, 20.0), phase_shift=90.0)
+    search = replace(SEARCH, phase_shifts=(0.0, 180.0, 10.0))
+    for seed in range(3):
+        image = field(SIZE, PIXEL, truth, seed=seed, signal=3.0, damping=60.0)
+        found = view_fit(image, PIXEL, search).fit({})[0]
+        assert found.names == ("defocus", "p", "q", "phase")
+        error = np.degrees(found.error("phase"))
+        assert error < 15
+        assert abs(found.ctf.phase_shift - 90) < 3 * error
+        assert abs(found.ctf.defocus - 8000) < 3 * found.error("defocus")
+        blind = fit(image)
+        assert blind.evidence < found.evidence - 10
+        known = fit(image, optics=Optics(phase_shift=90.0))
+        assert known.ctf.phase_shift == 90
+        assert abs(known.ctf.defocus - 8000) < 4 * known.error("defocus")
+
+
+@pytest.mark.parametrize(("tilt", "axis", "hand"), [(0.0, 85.3, 1), (35.0, 25.0, -1)])
+def test_gradient_is_that_of_the_tilt(tilt: float, axis: float, hand: int) -> None:
+    truth = hand * np.tan(np.radians(tilt)), 0.0
+    for seed in range(3):
+        gradient = tilted_gradient(tilt, axis, hand)
+        image = field(SIZE, PIXEL, Ctf(24000.0, 24000.0), seed=seed, signal=2.0, gradient=gradient)
+        # Measured around another tilt than the true one: 8° less.
+        nearby = View(tilt - 8, axis)
+        found = own_gradient(view_fit(image, PIXEL, SEARCH, nearby, hand))
+        covariance = np.linalg.inv(found.information)
+        best = covariance @ found.pull
+        away = best - truth
+        assert away @ found.information @ away < 14  # chi-square of 2: 99.9 %
+        assert np.sqrt(np.diag(covariance)).max() < 0.08
+        assert found.gradient == pytest.approx(best.tolist(), abs=0.02)
+
+
+def own_gradient(view: ViewFit) -> GradientFit:
+    return view.fit_gradient(view.fit({})[1], {})
+
+
+def test_thickness_is_where_the_evidence_is_highest() -> None:
+    # Scatterers through 4000 Å along the beam, each plane with its own rings: a node at 9 Å.
+    k2, k2_cos, k2_sin = squares(SIZE, 2.7)
+    rng = np.random.default_rng(8)
+    image = rng.normal(size=(SIZE, SIZE))
+    for depth in np.linspace(-1950, 1950, 20):
+        structure = np.fft.rfft2(rng.normal(size=(SIZE, SIZE))) * np.sqrt(8.0 / 20)
+        phase = phase_of(Ctf(2e4 + depth, 2e4 + depth), k2, k2_cos, k2_sin)
+        image -= np.fft.irfft2(structure * np.sin(phase), (SIZE, SIZE))
+    view = view_fit(image.astype(np.float32), 2.7, SEARCH)
+    paths = np.arange(0.0, 8001.0, 250.0)
+    evidence = view.thickness_evidence(view.fit({})[1], {}, paths)
+    assert abs(paths[evidence.argmax()] - 4000) <= 250
+    assert evidence.max() > evidence[0] + 20
+
+
+def test_profile_tells_the_resolution_of_the_signal() -> None:
+    ctf = Ctf(25300.0, 24700.0, 10.0)
+    clear, weak = (
+        fit(field(1024, 2.7, ctf, seed=5, signal=signal, damping=damping), 2.7)
+        for signal, damping in ((5.0, 100.0), (0.5, 500.0))
+    )
+    profile, low = clear.profile, clear.profile.frequency < 1 / 9
+    assert np.corrcoef(profile.equiphase[low], profile.fit[low])[0, 1] > 0.95
+    assert profile.correlation[low].min() > 0.5
+    assert 5.4 < clear.fit_resolution < weak.fit_resolution
+    assert clear.score > weak.score > 0.3
+
+
+def test_fit_is_the_same_in_every_namespace(on: On) -> None:
+    image = field(256, 5.4, Ctf(30000.0, 29500.0, 60.0), seed=3, signal=4.0)
+    here, there = fit(image, 5.4), fit(on(image), 5.4)
+    assert there.ctf.defocus == pytest.approx(here.ctf.defocus, abs=2)
+    assert there.score == pytest.approx(here.score, abs=1e-3)
+
+
+def test_fit_near_a_point_is_the_fit_of_the_search() -> None:
+    image = field(SIZE, PIXEL, Ctf(25300.0, 24700.0, 10.0), seed=6, signal=2.0)
+    view = view_fit(image, PIXEL, SEARCH)
+    found = view.fit({})[0]
+    near = view.fit_near([Point(24800.0, 100.0, 0.0)], {})[0]
+    # The climb ends where a round gains less than 0.002 in log likelihood.
+    assert near.ctf.defocus == pytest.approx(found.ctf.defocus, abs=0.1 * found.error("defocus"))
+    assert near.evidence == pytest.approx(found.evidence, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("size", "priors", "message"),
     [
-        (32, 5.4, {}, "use a larger box"),
-        (128, 5.4, {"offsets": lambda xy: np.zeros(2)}, "offsets for"),
-        (128, 5.4, {"prior": CtfPrior(90000.0, 500.0)}, "90000.0 Å is out of the search"),
+        (24, {}, "use a larger box than 24"),
+        (128, {"defocus": Gaussian(90000.0, 500.0)}, "expected defocus 90000 Å is out of"),
     ],
 )
-def test_impossible_fits_are_refused(
-    size: int, pixel: float, options: dict[str, Any], message: str
-) -> None:
+def test_impossible_fits_are_refused(size: int, priors: dict[str, Gaussian], message: str) -> None:
     image = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
     with pytest.raises(ValueError, match=message):
-        fit(image, pixel, **options)
+        view_fit(image, 5.4, SEARCH).fit(priors)
+
+
+def test_one_place_for_each_tile_is_wanted() -> None:
+    polar, _ = polar_spectra(np.ones((128, 128), np.float32), 64)
+    with pytest.raises(ValueError, match=r"\(2, 2\) places for 9 tiles"):
+        ViewFit(polar, np.zeros((2, 2)), (0.0, 0.0), 5.4, SEARCH, Optics())
 
 
 def test_empty_image_is_refused() -> None:
@@ -183,7 +291,9 @@ def test_empty_image_is_refused() -> None:
     [
         ({"min_resolution": 4.0}, "larger number first"),
         ({"min_defocus": 60000.0}, "defocus range is 60000.0"),
+        ({"min_defocus": 500.0}, "defocus range is 500.0"),
         ({"step": 0.0}, "step is 0.0"),
+        ({"astigmatism_tolerance": -1.0}, "astigmatism_tolerance is -1.0"),
     ],
 )
 def test_impossible_searches_are_refused(values: dict[str, float], message: str) -> None:

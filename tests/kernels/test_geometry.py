@@ -140,3 +140,44 @@ def test_a_moved_origin_changes_coordinates_but_not_where_things_appear(view, x,
     np.testing.assert_allclose(
         geometry.project(point - origin, moved), geometry.project(point, view), atol=1e-6
     )
+
+
+hands = st.sampled_from([1, -1])
+
+
+@given(view=views, hand=hands, midplane=st.floats(-500, 500))
+def test_the_gradient_of_the_midplane_is_how_its_defocus_changes_over_the_aligned_image(
+    view, hand, midplane
+):
+    gradient = geometry.defocus_gradient(view, hand)
+    aligned = np.array([(0.0, 0.0), (50.0, 0.0), (0.0, 50.0)])
+    points = geometry.midplane_points(geometry.raw_from_aligned(aligned, view), view, midplane)
+    offset = geometry.defocus_offset(points, view, hand, midplane)
+    np.testing.assert_allclose(gradient, (offset[1:] - offset[0]) / 50, atol=1e-6)
+
+
+@given(view=views, hand=hands, about=st.floats(-12, 12), across=st.floats(-12, 12))
+def test_the_gradient_of_a_lying_plane_is_how_the_depth_of_its_points_changes(
+    view, hand, about, across
+):
+    x, y = np.array([(0.0, 0.0), (60.0, 0.0), (0.0, 60.0)]).T
+    z = -x * np.tan(np.radians(about)) + y * np.tan(np.radians(across))
+    points = np.column_stack([x, y, z])
+    aligned = geometry.aligned_from_raw(geometry.project(points, view), view)
+    depth = geometry.depth(points, view)
+    gradient = geometry.defocus_gradient(view, hand, (about, across))
+    found = (aligned[1:] - aligned[0]) @ np.array(gradient)
+    np.testing.assert_allclose(found, -hand * (depth[1:] - depth[0]), atol=1e-6)
+
+
+@given(tilt=angles, about=st.floats(-12, 12), hand=hands)
+def test_pretilt_about_the_axis_adds_to_the_tilt_angle(tilt, about, hand):
+    found = geometry.defocus_gradient(View(tilt, 85.3), hand, (about, 0.0))
+    assert found == pytest.approx((hand * np.tan(np.radians(tilt + about)), 0), abs=1e-9)
+
+
+def test_a_plane_along_the_beam_has_no_gradient():
+    with pytest.raises(ValueError, match=r"tilt is 90\.0°: the beam runs along"):
+        geometry.defocus_gradient(View(90.0, 0.0))
+    with pytest.raises(ValueError, match="hand is 0, not"):
+        geometry.defocus_gradient(View(30.0, 0.0), 0)

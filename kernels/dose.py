@@ -5,6 +5,8 @@ doi:10.7554/eLife.06980
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kernels.arrays import Array, namespace
 from kernels.fourier import Shape, frequencies, irfft2, rfft2
 
@@ -83,6 +85,51 @@ def exposure_weights(
     return xp.exp(-0.5 * exposure / critical)
 
 
+def series_strength(
+    shape: Shape,
+    pixel_size: float,
+    exposures: Sequence[float],
+    voltage: float,
+    like: Array,
+    *,
+    ratio: float | None = None,
+) -> Array:
+    """Return √(Σ q² / N), what the weights q of N views leave of white noise in their sum.
+
+    Views divided by it keep, added up, the noise that they would have without weights; constant
+    weights cancel.
+
+    Parameters
+    ----------
+    exposures : sequence of float
+        Of the views that are added up [e/Å²].
+    shape, pixel_size, voltage, like, ratio
+        As of `exposure_weights`.
+
+    Returns
+    -------
+    (ny, nx // 2 + 1) float32
+        1 at zero frequency.
+
+    Raises
+    ------
+    ValueError
+        If there are no exposures, or as by `exposure_weights`.
+    """
+    if not exposures:
+        raise ValueError("no exposures: the strength of a series needs one view at least")
+    xp = namespace(like)
+    # The square of a weight is that of twice the exposure.
+    squares = [
+        exposure_weights(shape, pixel_size, 2 * exposure, voltage, like, ratio=ratio)
+        for exposure in exposures
+    ]
+    total = squares[0]
+    for square in squares[1:]:
+        total = total + square
+    return xp.sqrt(total / len(exposures))
+
+
 def weight_image(
     image: Array,
     exposure: float,
@@ -90,13 +137,24 @@ def weight_image(
     voltage: float,
     *,
     ratio: float | None = None,
+    others: Sequence[float] = (),
 ) -> Array:
     """Weight an image (ny, nx) float32 by its accumulated exposure; the mean is kept.
 
-    Parameters, errors: as `exposure_weights`.
+    Parameters
+    ----------
+    others : sequence of float
+        Exposures of all views of the series, this one included, to keep the noise of their sum
+        (`series_strength`); empty: the noise falls with the signal.
+    exposure, pixel_size, voltage, ratio
+        As of `exposure_weights`, whose errors it raises.
     """
     shape = (image.shape[-2], image.shape[-1])
     weights = exposure_weights(shape, pixel_size, exposure, voltage, image, ratio=ratio)
+    if others:
+        floor = namespace(image).finfo(weights.dtype).tiny
+        strength = series_strength(shape, pixel_size, others, voltage, image, ratio=ratio)
+        weights = weights / namespace(image).maximum(strength, strength * 0 + floor)
     return irfft2(rfft2(image) * weights, shape)
 
 

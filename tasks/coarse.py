@@ -8,6 +8,7 @@ from kernels.align_coarse import PairShift, move_view, neighbour_pairs, solve_sh
 from kernels.fourier import binned_shape
 from kernels.geometry import View
 from tasks.chunks.alignment import REDUCED, measure_pairs, reduce_view
+from tasks.chunks.dose import Weighting
 from tasks.chunks.images import memory_of_image
 from tasks.errors import WrongParameter
 from tasks.parameters import CoarseParameters, Execution
@@ -86,10 +87,17 @@ def reduce_views(work: Work, pixel_size: float) -> float:
             f"{work.series.name}: a pixel of {pixel_size:g} Å reduces the views to "
             f"{shape[0]}×{shape[1]}: use a smaller {work.step.name}.pixel_size"
         )
+    weighting = Weighting.of(source)
     work.result.create_array(REDUCED, (views, *shape), (1, *shape))
     work.scatter(
         reduce_view,
-        [Unit(f"reduce-{i:03d}", (source, work.result, i, binning)) for i in range(views)],
+        [
+            Unit(
+                f"reduce-{i:03d}",
+                (source, work.result, i, binning, work.image_pixel_size * binning, weighting),
+            )
+            for i in range(views)
+        ],
         memory=memory_of_image((full[0], full[1])),
     )
     return work.image_pixel_size * binning

@@ -1,11 +1,20 @@
-"""Dose weighting: each view is damped by what the beam has destroyed before its end."""
+"""Dose weighting: each view is damped by what the beam has destroyed by then."""
 
 from __future__ import annotations
 
-from tasks.chunks.images import memory_of_image, weight_view
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from kernels.dose import critical_exposure
+from tasks.chunks.dose import Weighting, weight_view
+from tasks.chunks.images import memory_of_image
+from tasks.errors import WrongParameter
 from tasks.parameters import DoseParameters, Execution
+from tasks.record import TiltSeries
 from tasks.scatter import Unit
-from tasks.work import Outcome, begin, step_task
+from tasks.work import Outcome, Work, begin, step_task
 
 
 @step_task("dose")
@@ -16,52 +25,84 @@ def dose(
     branch: str = "main",
     execution: Execution = Execution(),
 ) -> Outcome:
-    """Weight every view by its exposure, one worker per view; writes ``images`` (view, y, x).
+    """Say how every view is weighted by its exposure, or write the weighted ``images``.
 
-    The result says that it is weighted; nothing weights it again. Without weighting it has no
-    images of its own and stands for those that it reads.
+    By default the images stay as they are, and alignment and reconstruction weight them as they
+    read them (attribute ``weighting``). Written out they are ``dose_weighted`` and nothing weights
+    them again; nor what was weighted before the import.
     """
     work = begin("dose", project, series, parameters, branch, execution)
     if work.done:
         return work.adopt()
     record, source = work.record, work.input("erase")
+    stands_for = {"images_in": source.path}
+    if record.acquisition.dose_weighted:
+        extra = {**stands_for, "dose_weighted": True}
+        return work.finish("weighted before the import: left as they are", extra=extra)
     if not parameters.apply:
-        return work.finish(
-            "views left unweighted", extra={"images_in": source.path, "dose_weighted": False}
-        )
+        extra = {**stands_for, "dose_weighted": False}
+        return work.finish("views left unweighted", extra=extra)
+    weighting = _weighting(record, parameters)
+    if parameters.write:
+        _write(work, weighting)
+        extra = {"dose_weighted": True}
+    else:
+        extra = {**stands_for, "dose_weighted": False, "weighting": asdict(weighting)}
+    return work.finish(
+        f"{len(record.views)} views {'' if parameters.write else 'to be '}weighted, "
+        f"up to {max(weighting.exposures):.0f} e/Å²",
+        table=_table(record, weighting),
+        extra=extra,
+    )
+
+
+def _weighting(record: TiltSeries, parameters: DoseParameters) -> Weighting:
+    """Return the weights of all views, refusing a voltage whose critical dose nobody knows."""
+    voltage, ratio = record.acquisition.voltage, parameters.critical_dose_ratio
+    part = 1.0 if parameters.moment == "end" else 0.5
+    exposures = tuple(view.prior_dose + part * view.dose for view in record.views)
+    weighting = Weighting(
+        exposures,
+        voltage,
+        ratio,
+        tuple(exposures[i] for i in record.included) if parameters.keep_noise else (),
+    )
+    try:
+        critical_exposure(np.zeros(1), voltage, ratio=ratio)
+    except ValueError as error:
+        raise WrongParameter(f"{record.name}: {error}: --critical-dose-ratio") from error
+    return weighting
+
+
+def _write(work: Work, weighting: Weighting) -> None:
+    source = work.input("erase")
     views, *shape = source.images().shape
     work.result.create_array("images", (views, *shape), (1, *shape), axes=("view", "y", "x"))
     pixel_size = work.image_pixel_size
-    exposures = [view.prior_dose + view.dose for view in record.views]
     work.scatter(
         weight_view,
         [
-            Unit(
-                f"view-{i:03d}",
-                (
-                    source,
-                    work.result,
-                    i,
-                    exposure,
-                    pixel_size,
-                    record.acquisition.voltage,
-                    parameters,
-                ),
-            )
-            for i, exposure in enumerate(exposures)
+            Unit(f"view-{i:03d}", (source, work.result, i, pixel_size, weighting))
+            for i in range(views)
         ],
         memory=memory_of_image((shape[0], shape[1])),
     )
-    return work.finish(
-        f"{views} views weighted, up to {max(exposures):.0f} e/Å²",
-        table=[
+
+
+def _table(record: TiltSeries, weighting: Weighting) -> list[dict[str, Any]]:
+    """Return one row per view: its dose, and what is left of detail at 10 and 5 Å."""
+    critical = critical_exposure(np.asarray([0.1, 0.2]), weighting.voltage, ratio=weighting.ratio)
+    rows = []
+    for i, (view, dose) in enumerate(zip(record.views, weighting.exposures, strict=True), 1):
+        left = np.exp(-0.5 * dose / critical)
+        rows.append(
             {
                 "view": i,
                 "tilt angle [°]": view.tilt_angle,
                 "prior dose [e/Å²]": view.prior_dose,
-                "dose at the end [e/Å²]": exposure,
+                "dose of the weights [e/Å²]": dose,
+                "left at 10 Å": float(left[0]),
+                "left at 5 Å": float(left[1]),
             }
-            for i, (view, exposure) in enumerate(zip(record.views, exposures, strict=True), 1)
-        ],
-        extra={"dose_weighted": True},
-    )
+        )
+    return rows

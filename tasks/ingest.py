@@ -78,7 +78,10 @@ def read_series(source: Source, user: ImportParameters) -> TiltSeries:
         dark=dark_file(user, report, shape),
         defects=defects_file(user, report, shape),
         eer_sampling=sampling,
+        dose_weighted=user.dose_weighted,
     )
+    if user.dose_weighted:
+        report.add("dose weighting", "before the import", "user")
     doses = acquisition.dose_of_view(user, told, pixel, report)
     prior = acquisition.prior_doses(user, told, doses, report)
     ranges = _frame_ranges(told, opened, report)

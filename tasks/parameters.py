@@ -81,6 +81,9 @@ class ImportParameters(Parameters):
         None, ge=0, lt=1, description="amplitude contrast; 0.07 unless given"
     )
     dose: float | None = Field(None, ge=0, description="dose of one view [e/Å²]")
+    dose_weighted: bool = Field(
+        False, description="the images are dose-weighted already: nothing weights them again"
+    )
     initial_dose: float = Field(0.0, ge=0, description="dose before the first view [e/Å²]")
     tilt_axis: float | None = Field(
         None, ge=-360, le=360, description="tilt axis, counter-clockwise from image +y [°]"
@@ -321,7 +324,16 @@ class DoseParameters(Parameters):
         True, description="damp what the beam has destroyed (Grant & Grigorieff 2015)"
     )
     critical_dose_ratio: float | None = Field(
-        None, gt=0, description="critical dose relative to 300 kV; needed below 200 kV"
+        None, gt=0, description="critical dose relative to 300 kV; needed but for 300 and 200 kV"
+    )
+    moment: Literal["end", "middle"] = Field(
+        "end", description="dose seen at the end of a view, or in its middle"
+    )
+    keep_noise: bool = Field(
+        False, description="divide by what the weights of all views leave of white noise"
+    )
+    write: bool = Field(
+        False, description="write the weighted images; else whatever reads them weights them"
     )
 
 

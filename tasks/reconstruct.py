@@ -7,6 +7,7 @@ from functools import partial
 
 from kernels.align_coarse import aligned_shape
 from tasks import cluster
+from tasks.chunks.dose import Weighting
 from tasks.chunks.reconstruct import (
     ROWS,
     back_project_slab,
@@ -64,12 +65,13 @@ def reconstruct(
             str(level), shape, chunks, dtype=parameters.storage, axes=("z", "y", "x")
         )
     work.result.create_array(ROWS, (len(views), ny, nx), (1, min(brick, ny), nx))
+    weighting = Weighting.of(source)
     work.scatter(
         filter_view,
         [
             Unit(
                 f"view-{i:03d}",
-                (source, work.result, i, place, view, pixel_size, binning, parameters),
+                (source, work.result, i, place, view, pixel_size, binning, weighting, parameters),
             )
             for place, (i, view) in enumerate(zip(used, views, strict=True))
         ],

@@ -53,6 +53,7 @@ class Acquisition(Record):
     eer_sampling: Literal[1, 2, 4] = Field(
         1, description="frame pixels along each side of a detector pixel, of EER movies"
     )
+    dose_weighted: bool = Field(False, description="the images were weighted before the import")
 
 
 class Motion(Record):

@@ -118,17 +118,18 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "erase",
-            version=1,
+            version=2,
             reads=(),
             about="erase X-ray hits and hot pixels",
             inputs=("motion", "exclude"),
         ),
         Step(
             "dose",
-            version=1,
+            version=2,
             reads=(
                 "views.prior_dose",
                 "views.dose",
+                "acquisition.dose_weighted",
                 "acquisition.voltage",
                 "acquisition.pixel_size",
             ),
@@ -145,7 +146,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "coarse",
-            version=1,
+            version=2,
             reads=("views.tilt_angle", "acquisition.tilt_axis", "acquisition.pixel_size"),
             about="align the views by cosine-stretched cross-correlation",
             inputs=("dose", "exclude"),
@@ -153,7 +154,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "markerfree",
-            version=1,
+            version=2,
             reads=("views.tilt_angle", "acquisition.tilt_axis", "acquisition.pixel_size"),
             about="refine the alignment by matching projections of the specimen",
             inputs=("dose", "exclude", "coarse"),
@@ -170,7 +171,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "reconstruct",
-            version=1,
+            version=2,
             reads=("views.tilt_angle", "acquisition.pixel_size"),
             about="reconstruct the tomogram by weighted back-projection",
             inputs=("dose", "exclude", "{alignment}"),

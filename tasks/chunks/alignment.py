@@ -14,6 +14,7 @@ from kernels.arrays import to_host
 from kernels.fourier import bin_images
 from kernels.geometry import View
 from tasks.chunks.device import on_device
+from tasks.chunks.dose import Weighting
 from tasks.parameters import CoarseParameters, MarkerfreeParameters
 from tasks.store import Result
 
@@ -21,10 +22,19 @@ from tasks.store import Result
 REDUCED = "unit/reduced"
 
 
-def reduce_view(source: Result, target: Result, index: int, binning: int) -> dict[str, Any]:
-    """Bin one view into `REDUCED` (view, y, x)."""
-    image = on_device(np.asarray(source.images()[index]))
-    target.array(REDUCED)[index] = to_host(bin_images(image, binning))
+def reduce_view(
+    source: Result,
+    target: Result,
+    index: int,
+    binning: int,
+    pixel_size: float,
+    weighting: Weighting | None,
+) -> dict[str, Any]:
+    """Bin one view to `pixel_size` [Å] into `REDUCED` (view, y, x), weighted by its dose."""
+    image = bin_images(on_device(np.asarray(source.images()[index])), binning)
+    if weighting is not None:
+        image = weighting.weighted(image, index, pixel_size)
+    target.array(REDUCED)[index] = to_host(image)
     return {}
 
 

@@ -10,10 +10,11 @@ import numpy as np
 from kernels import wbp
 from kernels.arrays import to_host
 from kernels.backproject import aligned_projection, backproject
-from kernels.fourier import Shape
+from kernels.fourier import Shape, bin_images
 from kernels.geometry import View
 from kernels.resample import resample_view
 from tasks.chunks.device import on_device
+from tasks.chunks.dose import Weighting
 from tasks.errors import UnusableData
 from tasks.parameters import ReconstructParameters
 from tasks.store import Result
@@ -33,6 +34,7 @@ def filter_view(
     view: View,
     pixel_size: float,
     binning: int,
+    weighting: Weighting | None,
     parameters: ReconstructParameters,
 ) -> dict[str, Any]:
     """Bring one view into the aligned frame as relative contrast, and filter its rows.
@@ -49,6 +51,8 @@ def filter_view(
     pixel_size : float
         Of the images [Å].
     binning : int
+    weighting : Weighting or None
+        By dose, unless the images have it.
     parameters : ReconstructParameters
     """
     image = np.asarray(source.images()[index])
@@ -61,7 +65,10 @@ def filter_view(
     contrast = on_device((image / np.float32(mean) - np.float32(1)) * np.float32(SCALE))
     rows = target.array(ROWS)
     ny, nx = rows.shape[1:]
-    aligned = resample_view(contrast, view, pixel_size, (ny, nx), binning, fill=0.0)
+    reduced, voxel = bin_images(contrast, binning), pixel_size * binning
+    if weighting is not None:
+        reduced = weighting.weighted(reduced, index, voxel)
+    aligned = resample_view(reduced, view, voxel, (ny, nx), fill=0.0)
     padded = wbp.padded_width(nx)
     row_filter = wbp.ramp(padded, parameters.radial_cutoff, parameters.radial_falloff)
     if parameters.sirt_like_iterations:

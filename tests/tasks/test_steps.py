@@ -43,6 +43,7 @@ CHANGED: dict[str, Any] = {
     "acquisition.gain_flip": "up-down",
     "acquisition.gain_inverted": True,
     "acquisition.eer_sampling": 2,
+    "acquisition.dose_weighted": True,
     "acquisition.dark": GAIN,
     "acquisition.defects": GAIN,
     "views.tilt_angle": -46.5,
@@ -81,7 +82,9 @@ OTHER: dict[str, dict[str, Any]] = {
         "hand": -1,
         "expected_defocus": 30000.0,
         "expected_defocus_list": __file__,
+        "extra_zeros": 2,
     },
+    "dose": {"moment": "middle"},
     "preprocess": {"filter": "box", "normalise": "mean", "crop": (64, 80), "excluded": "drop"},
     "transform": {"xf": __file__, "images": "erase", "filter": "box", "binning": 2.0}
     | {"swap": "yes", "excluded": "keep"},

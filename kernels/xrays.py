@@ -1,211 +1,245 @@
-"""Erase X-ray hits: small bright spots that no specimen makes.
+"""X-ray hits of a view: small bright spots that no specimen makes.
 
-A hit is a cluster of pixels above the surroundings by so many standard deviations, of small
-extent, with an abrupt border (the criteria of IMOD's ccderaser). Gold beads are dark and large,
-bright halos wide and soft: neither is touched.
+A hit is a cluster of pixels that is as far above its surroundings as noise hardly ever is, of
+small extent, with an abrupt border (the criteria of IMOD's ccderaser). How far noise gets is
+told by the image: of few electrons it gets further. Gold beads are dark and large, bright halos
+wide and soft: neither is touched. What the other views say is in `kernels.xray_votes`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
 
-from kernels.arrays import Array, asarray_like, to_host
+from kernels.arrays import Array, to_host
+from kernels.xray_clusters import HIT, WEAK, confirm, judge, link
+from kernels.xray_fill import fill
+from kernels.xray_scan import (
+    Flags,
+    Floats,
+    Grid,
+    Image,
+    Integers,
+    around,
+    limits,
+    limits_at,
+    measure,
+    normal_chance,
+    scan,
+    tile_grid,
+)
+from kernels.xray_spots import Spots, clustered, highest, joined
 
-NORMAL_MAD = 1.4826  # standard deviation per median absolute deviation of a normal distribution
-CLIP = 6.0  # standard deviations beyond which pixels do not count in the statistics
-GROW = 4.0  # standard deviations down to which pixels join a hit
-GIANT_RADIUS = 2.0  # times the usual radius, for hits of overwhelming height
-BORDER = 2  # pixels around a hit that tell what was underneath
+GROW = 4.0  # standard deviations of normal noise, or what is as rare, to which hits grow
+UNCERTAIN = 2.0  # standard deviations by which noise beneath a hit may lower it
+FALSE_HITS = 0.005  # of noise alone, expected in a view
+PAIRED = 30.0  # times that chance, for the peak of two pixels that both stand out
+MOST_WEAK = 2000  # spots told to the other views, the highest
+DARK_RADIUS = 2.2  # pixels, of the largest dead spot: the smallest beads are larger
 MAX_PASSES = 10
 
 
 @dataclass(frozen=True)
-class Erased:
-    """An image without X-rays.
+class Found:
+    """What a search has found in a view.
 
     Attributes
     ----------
-    image : (ny, nx) float32
-    mask : (ny, nx) bool
-        True where pixels were replaced.
-    hits : int
-        Number of clusters.
+    spots : Spots
+        Hits in the order in which they were found, then weak ones by position.
+    clean : (ny, nx) float32
+        The view with all hits filled.
     """
 
-    image: Array
-    mask: Array
-    hits: int
+    spots: Spots
+    clean: Image
 
 
-def erase(
+def find_spots(
     image: Array,
-    rng: np.random.Generator,
     *,
     peak: float = 8.0,
-    difference: float = 6.0,
+    difference: float = 5.0,
     max_radius: float = 4.2,
     big_difference: float = 19.0,
     patch: int = 100,
-) -> Erased:
-    """Replace X-ray hits by a plane through their border and noise as it is around.
+) -> Found:
+    """Find what stands out in a view.
 
-    The search is repeated until it finds nothing, so erasing the result again changes nothing.
-    It runs on the host whatever the namespace: connected clusters are few and irregular.
+    The search is repeated in the view with its hits filled until it finds nothing more, so
+    searching the result again finds nothing. It runs on the host whatever the namespace: beside
+    one pass through the image it looks at few pixels.
 
     Parameters
     ----------
     image : (ny, nx) float32
         Matter dark.
-    rng : numpy.random.Generator
-        Of the noise filled in.
     peak : float
-        Height of a hit's highest pixel over the local mean [local standard deviations].
+        Hits that rise so many standard deviations over their surroundings are found, unless noise
+        alone comes as far in one of 200 views. Noise beneath a hit may lower it by two.
     difference : float
-        Height of the same pixel over the mean of the hit's border [local standard deviations].
+        Height over the brighter half of the surroundings, at least [standard deviations].
     max_radius : float
-        Largest distance of a hit's pixels from its centre [pixels].
+        Largest distance of a hit's pixels from its centre [pixels]; twice as much where they are
+        as few as in half of such a circle.
     big_difference : float
-        Hits whose brightest quarter is on average this high over the border may be twice as
-        wide [local standard deviations].
+        Hits whose brightest quarter is on average this high over the surroundings may also be
+        twice as wide [standard deviations].
     patch : int
-        Size of the areas for the local mean and deviation [pixels].
+        Size of the areas for mean and deviation [pixels].
 
     Returns
     -------
-    Erased
+    Found
+        In host memory.
 
     Raises
     ------
     ValueError
-        If `peak` is not above the 4 deviations to which hits grow, or `patch` is below 10.
+        If `peak` is so low that hits would be what noise is, or `patch` is below 10.
     """
-    if not peak > GROW:
-        raise ValueError(f"peak criterion is {peak}, it must be above {GROW} standard deviations")
+    if not peak - UNCERTAIN > GROW:
+        raise ValueError(
+            f"peak criterion is {peak}, it must be above {GROW + UNCERTAIN} standard deviations"
+        )
     if patch < 10:
         raise ValueError(f"patch is {patch} pixels, at least 10 are needed for its statistics")
-    clean = np.array(to_host(image), dtype=np.float32)
-    mask = np.zeros(clean.shape, dtype=np.bool_)
-    count = 0
-    for _ in range(MAX_PASSES):
-        center, spread = _local_statistics(clean, patch)
-        height = (clean - center) / spread
-        hits = [
-            pixels
-            for pixels in _clusters(height, peak)
-            if _is_hit(height, pixels, difference, max_radius, big_difference)
-        ]
-        if not hits:
+    source = np.ascontiguousarray(to_host(image), dtype=np.float32)
+    clean = np.empty_like(source)
+    search = _Search(tile_grid(source.shape, patch), FALSE_HITS / source.size)
+    criteria = (peak - UNCERTAIN, difference, max_radius, big_difference, DARK_RADIUS)
+    rounds: list[Spots] = []
+    for number in range(MAX_PASSES):
+        spots = search.look(source if number == 0 else clean, clean, criteria)
+        spots = replace(spots, round=np.full(len(spots), number))
+        hits = spots.chosen(spots.hit)
+        if len(hits):
+            rounds.append(hits)
+            _fill_round(clean, hits, hits)
+            search.note_change(hits.pixels)
+        if not len(hits) or number == MAX_PASSES - 1:
+            rounds.append(highest(spots.chosen(~spots.hit), MOST_WEAK))
             break
-        found = np.zeros_like(mask)
-        for pixels in hits:
-            found[pixels] = True
-        for pixels in hits:
-            _fill(clean, found, pixels, rng)
-        count += len(hits)
-        mask |= found
-    return Erased(asarray_like(clean, image), asarray_like(mask, image), count)
+    return Found(joined(rounds), clean)
 
 
-def _local_statistics(image: NDArray[np.float32], patch: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return mean and standard deviation, hits left out, around every pixel, interpolated."""
-    edges = [np.linspace(0, n, max(1, round(n / patch)) + 1).astype(int) for n in image.shape]
-    rows, columns = (list(pairwise(e)) for e in edges)
-    stride = max(1, patch // 50)  # 2500 pixels tell the deviation to 1.4 %
-    means, spreads = np.empty((2, len(rows), len(columns)), dtype=np.float32)
-    for i, (top, bottom) in enumerate(rows):
-        for j, (left, right) in enumerate(columns):
-            values = image[top:bottom:stride, left:right:stride]
-            distance = np.abs(values - np.median(values))
-            deviation = NORMAL_MAD * np.median(distance)
-            if deviation > 0:  # of counts it is a whole number and off by up to a third
-                values = values[distance < CLIP * deviation]
-            means[i, j] = values.mean()
-            spreads[i, j] = values.std() or np.inf
-    across = [_interpolation(e) for e in edges]
-    finite = np.where(np.isfinite(spreads), spreads, np.float32(np.finfo(np.float32).max / 4))
-    return across[0] @ means @ across[1].T, across[0] @ finite @ across[1].T
+def fill_spots(image: Array, found: Spots, keep: Flags, defects: Integers) -> Image:
+    """Return a view with the hits found in it filled, and then the defects.
+
+    Parameters
+    ----------
+    image : (ny, nx) float32
+    found : Spots
+        Of this view.
+    keep : (spots,) bool
+        Hits that stay.
+    defects : (n,) int64
+        Flat indices of bad pixels, sorted.
+    """
+    clean = np.array(to_host(image), dtype=np.float32)
+    for number in np.unique(found.round[found.hit]):
+        hits = found.hit & (found.round == number)
+        _fill_round(clean, found.chosen(hits), found.chosen(hits & ~keep))
+    fill_pixels(clean, defects)
+    return clean
 
 
-def _interpolation(edges: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Return the matrix (pixels, patches) of linear interpolation between patch centres."""
-    centers = (edges[:-1] + edges[1:] - 1) / 2
-    pixels = np.arange(edges[-1])
-    unit = np.eye(len(centers))
-    return np.column_stack([np.interp(pixels, centers, row) for row in unit]).astype(np.float32)
+def fill_pixels(image: Image, defects: Integers) -> None:
+    """Fill pixels, given by sorted flat indices, in place."""
+    if len(defects):
+        bad = clustered(defects, image.shape[1])
+        _fill_round(image, bad, bad)
 
 
-def _clusters(height: NDArray[Any], peak: float) -> list[tuple[NDArray[np.intp], ...]]:
-    """Return the pixels of the clusters above GROW that reach `peak`."""
-    labels, number = ndimage.label(height > GROW, structure=np.ones((3, 3)))
-    reaching = np.unique(labels[height > peak])
-    boxes = ndimage.find_objects(labels, max_label=number)
-    clusters: list[tuple[NDArray[np.intp], ...]] = []
-    for label in reaching:
-        box = boxes[label - 1]
-        y, x = np.nonzero(labels[box] == label)
-        clusters.append((y + box[0].start, x + box[1].start))
-    return clusters
+def _fill_round(image: Image, hits: Spots, wanted: Spots) -> None:
+    avoid = np.zeros(image.shape, dtype=np.bool_)
+    avoid.reshape(-1)[hits.pixels] = True
+    for spot in range(len(wanted)):
+        fill(image, wanted.of(spot), avoid)
 
 
-def _border(
-    shape: tuple[int, ...], pixels: tuple[NDArray[np.intp], ...]
-) -> tuple[slice, slice, NDArray[np.bool_]]:
-    """Return the box around a cluster, and in it the mask of the pixels around the cluster."""
-    low = [max(0, int(p.min()) - BORDER) for p in pixels]
-    high = [min(n, int(p.max()) + BORDER + 1) for n, p in zip(shape, pixels, strict=True)]
-    inside = np.zeros((high[0] - low[0], high[1] - low[1]), dtype=np.bool_)
-    inside[pixels[0] - low[0], pixels[1] - low[1]] = True
-    around = ndimage.binary_dilation(inside, np.ones((3, 3)), iterations=BORDER) & ~inside
-    return slice(low[0], high[0]), slice(low[1], high[1]), around
+class _Search:
+    """A search that, repeated, looks again only where the image has changed."""
 
+    def __init__(self, grid: Grid, chance: float) -> None:
+        self.grid = grid
+        self.means, self.spreads, self.events = np.zeros((3, *grid.shape))
+        self.changed = np.ones(grid.shape, dtype=np.bool_)
+        self.event = -1.0
+        self.found, self.sign = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int8)
+        grow = normal_chance(GROW)
+        self.grow = limits(grow), limits(grow, low=True)
+        self.tables = (limits(chance), *self.grow, limits(PAIRED * chance))
 
-def _is_hit(
-    height: NDArray[Any],
-    pixels: tuple[NDArray[np.intp], ...],
-    difference: float,
-    max_radius: float,
-    big_difference: float,
-) -> bool:
-    """Judge a cluster by its extent and by its border."""
-    radius = float(np.hypot(*(p - (p.max() + p.min()) / 2 for p in pixels)).max())
-    if radius > GIANT_RADIUS * max_radius:
-        return False
-    rows, columns, around = _border(height.shape, pixels)
-    surroundings = height[rows, columns][around]
-    below = float(surroundings.mean()) if surroundings.size else 0.0
-    values = np.sort(height[pixels])
-    if radius > max_radius:
-        brightest = values[-max(1, len(values) // 4) :].mean()
-        return bool(brightest - below > big_difference)
-    return bool(values[-1] - below > difference)
+    def note_change(self, pixels: Integers) -> None:
+        """Take down that pixels, given by flat indices, are no longer what they were."""
+        self.changed[self._tiles(pixels)] = True
 
+    def look(self, image: Image, out: Image, criteria: tuple[float, ...]) -> Spots:
+        """Return the spots of an image, and copy it to `out`."""
+        grid = self.grid
+        measure(image, *grid.edges, self.changed, self.means, self.spreads, self.events)
+        # Of the structure in a tile the third moment tells, too: the median tile has little.
+        event = float(f"{max(0.0, float(np.median(self.events))):.2g}")
+        todo = around(self.changed, np.maximum)
+        if event != self.event:
+            todo[:] = True
+        self.event, self.changed = event, np.zeros_like(self.changed)
+        high, low = self._levels()
+        tight = around(high, np.minimum), around(low, np.maximum)
+        found = scan(image, out, *grid.edges, todo, *tight)
+        found, sign = confirm(image, found, high, low, grid.before, grid.share)
+        stays = ~todo[self._tiles(self.found)]
+        found = np.concatenate([self.found[stays], found])
+        order = np.argsort(found)
+        self.found = found[order]
+        self.sign = np.concatenate([self.sign[stays], sign])[order]
+        return self._judged(image, criteria)
 
-def _fill(
-    image: NDArray[np.float32],
-    found: NDArray[np.bool_],
-    pixels: tuple[NDArray[np.intp], ...],
-    rng: np.random.Generator,
-) -> None:
-    """Write a plane through the good border pixels, plus their noise, into `image`."""
-    rows, columns, around = _border(image.shape, pixels)
-    around &= ~found[rows, columns]
-    y, x = (p + s.start for p, s in zip(np.nonzero(around), (rows, columns), strict=True))
-    if not y.size:
-        image[pixels] = np.median(image)
-        return
-    values = image[y, x].astype(np.float64)
-    origin = [float(p.mean()) for p in pixels]
-    design = np.column_stack([np.ones(y.size), y - origin[0], x - origin[1]])
-    plane, _, rank, _ = np.linalg.lstsq(design, values)
-    if rank < 3:
-        plane = np.array([values.mean(), 0, 0])
-    noise = float((values - design @ plane).std())
-    drawn = np.clip(rng.standard_normal(len(pixels[0])), -3, 3) * noise
-    smooth = plane[0] + plane[1] * (pixels[0] - origin[0]) + plane[2] * (pixels[1] - origin[1])
-    image[pixels] = smooth + drawn
+    def _tiles(self, pixels: Integers) -> tuple[Integers, ...]:
+        """Return the rows and columns of the tiles in which flat indices lie."""
+        y, x = np.divmod(pixels, self.grid.edges[1][-1])
+        return tuple(
+            np.searchsorted(edges, place, side="right") - 1
+            for edges, place in zip(self.grid.edges, (y, x), strict=True)
+        )
+
+    def _levels(self) -> tuple[Floats, Floats]:
+        """Return for each tile the values to which hits grow, up and down."""
+        spreads = np.where(self.spreads > 0, self.spreads, np.inf)
+        with np.errstate(divide="ignore"):
+            events = (
+                (spreads / self.event) ** 2 if self.event > 0 else np.full_like(spreads, np.inf)
+            )
+        up, down = (limits_at(table, events) for table in self.grow)
+        flat = ~np.isfinite(spreads)
+        # Finite, for the interpolation: far beyond any pixel where nothing may be found.
+        far = float(np.finfo(np.float32).max) / 1e6
+        high = np.where(flat, far, self.means + up * np.where(flat, 0, spreads))
+        low = np.where(flat | ~np.isfinite(down), -far, self.means - down * spreads)
+        return high, low
+
+    def _judged(self, image: Image, criteria: tuple[float, ...]) -> Spots:
+        cluster = link(self.found, self.sign, image.shape[1])
+        order = np.argsort(cluster, kind="stable")
+        pixels = self.found[order]
+        _, start = np.unique(cluster[order], return_index=True)
+        stop = np.append(start[1:], len(pixels)) if len(start) else start
+        sign = self.sign[order][start]
+        kind, height, peak = judge(
+            image,
+            pixels,
+            *(start, stop, sign, self.means, self.spreads, self.event),
+            *(self.grid.before, self.grid.share, self.tables, criteria),
+        )
+        spots = Spots(
+            pixels,
+            np.append(start, len(pixels)),
+            peak,
+            height.astype(np.float32),
+            kind == HIT,
+            sign > 0,
+            np.zeros(len(start), dtype=np.int64),
+        )
+        return spots.chosen(kind >= WEAK)

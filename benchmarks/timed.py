@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from kernels import bad_pixels, dose, fourier, tiles, warp, wbp, xrays
 from kernels.align_coarse import measure_pair, prepare_view
 from kernels.backproject import aligned_projection, backproject
-from kernels.ctf_fit import fit_ctf
+from kernels.ctf_fit import CtfSearch, ViewFit
+from kernels.ctf_rings import Optics
 from kernels.geometry import View
 from kernels.motion_local import estimate_motion
 from kernels.motion_sum import sum_frames
 from kernels.resample import resample_view
-from kernels.spectra import polar_spectra, tile_spectra
+from kernels.spectra import polar_spectra, tile_box, tile_spectra
 
 
 @dataclass(frozen=True)
@@ -158,18 +159,21 @@ def spike_search(size: int = 4096) -> Work:
 
 
 def ctf_fit(size: int = 1024) -> Work:
-    image = _images(size, size)
-    tiles, _ = tile_spectra(image, 384)
+    pixel_size = 2.7
+    image, box = _images(size, size), tile_box((size, size), pixel_size)
+    tiles = len(tile_spectra(image, box)[1])
+    padded = fourier.fast_size(1.5 * box)
 
     def run() -> object:
-        spectra, centres = tile_spectra(image, 384)
-        return fit_ctf(polar_spectra(spectra), np.zeros(len(centres)), 2.7)
+        polar, centres = polar_spectra(image, box)
+        places = centres * pixel_size
+        return ViewFit(polar, places, (0.0, 0.0), pixel_size, CtfSearch(), Optics()).fit({})
 
     return Work(
-        f"{size}², {len(tiles)} tiles of 384²",
+        f"{size}², {tiles} tiles of {box}² padded to {padded}²",
         run,
         traffic=image.nbytes,
-        flops=fourier_flops(384 * 384, len(tiles)),
+        flops=fourier_flops(padded * padded, tiles),
         note=lambda seconds: f"{1 / seconds:.1f} views/s",
     )
 

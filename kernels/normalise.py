@@ -9,8 +9,11 @@ import numpy as np
 
 from kernels.arrays import Array, asarray_like, namespace
 
-CLIP = 6.0  # deviations: what lies farther out is a hit, a bead or an edge of the grid
+# Deviations: beyond are hits; two electrons in a pixel of a dim view are within.
+CLIP = 8.0
 ROUNDS = 5
+SAMPLE = 1 << 16  # pixels that tell where the bulk of the values lies
+BULK = (0.1, 0.9, 2.563)  # two quantiles, and their distance in deviations of Gaussian noise
 
 
 @dataclass(frozen=True)
@@ -29,27 +32,34 @@ def measure_levels(image: Array) -> Levels:
     image : (ny, nx) float32
     """
     xp = namespace(image)
-    pixels = image.shape[0] * image.shape[1]
+    low, middle, high = _quantiles(image)
     # Differences from a value near the mean: squares of the values themselves would cancel.
-    start = float(xp.sum(image, dtype=xp.float64)) / pixels
-    values = image - asarray_like(np.float32(start), image)
-    square = values * values
-    mean, variance = 0.0, float(xp.sum(square, dtype=xp.float64)) / pixels
-    kept = pixels
+    values = image - asarray_like(np.float32(middle), image)
+    square, zero = values * values, asarray_like(np.float32(0), image)
+    pixels = image.shape[0] * image.shape[1]
+    mean, kept, deviation = 0.0, 0, (high - low) / BULK[2]
+    if deviation == 0:  # most pixels of a dim view have no electron
+        deviation = sqrt(float(xp.sum(square, dtype=xp.float64)) / pixels)
     for _ in range(ROUNDS):
-        if not variance > 0:
-            break
-        reach = asarray_like(np.float32(CLIP * sqrt(variance)), image)
-        inside = xp.abs(values - asarray_like(np.float32(mean), image)) <= reach
+        centre, reach = (asarray_like(np.float32(v), image) for v in (mean, CLIP * deviation))
+        inside = xp.abs(values - centre) <= reach
         count = int(xp.sum(xp.astype(inside, xp.int64)))
         if count == kept:
             break
         kept = count
-        zero = asarray_like(np.float32(0), image)
         mean = float(xp.sum(xp.where(inside, values, zero), dtype=xp.float64)) / count
         squares = float(xp.sum(xp.where(inside, square, zero), dtype=xp.float64)) / count
-        variance = max(0.0, squares - mean**2)
-    return Levels(start + mean, sqrt(variance))
+        deviation = sqrt(max(0.0, squares - mean**2))
+    return Levels(middle + mean, deviation)
+
+
+def _quantiles(image: Array) -> tuple[float, float, float]:
+    """Return a low quantile, the median and a high quantile of a sample of the pixels."""
+    step = max(1, int(sqrt(image.shape[0] * image.shape[1] / SAMPLE)))
+    values = namespace(image).sort(namespace(image).reshape(image[::step, ::step], (-1,)))
+    last = values.shape[0] - 1
+    low, middle, high = (float(values[round(q * last)]) for q in (BULK[0], 0.5, BULK[1]))
+    return low, middle, high
 
 
 def scale_to(levels: Levels, deviation: float, like: Levels | None = None) -> float:

@@ -9,14 +9,16 @@ its beginning, up to a length of a whole number of new pixels whose transform is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil
+from typing import Any
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
 from kernels.antialias import KERNELS, reduce_by_kernel
-from kernels.arrays import Array, asarray_like, device, is_numpy, namespace
+from kernels.arrays import Array, asarray_like, is_numpy, namespace
 from kernels.fourier import Shape
 
 FILTERS = ("fourier", *KERNELS)
@@ -97,52 +99,59 @@ def mean_of(image: Array) -> float:
 
 def _cut_off(image: Array, factor: float, axis: int) -> Array:
     """Reduce one axis of an image (ny, nx) by cutting off its high frequencies."""
-    xp = namespace(image)
-    length, other = image.shape[axis], image.shape[1 - axis]
+    cut = _cutter(image.shape[axis], factor, axis, image)
+    if axis == 0 or not is_numpy(image):
+        return cut(image)
+    out = np.empty((image.shape[0], int(image.shape[1] / factor + 1e-9)), dtype=np.float32)
+    rows = max(8, BLOCK // image.shape[1])
+    for start in range(0, len(out), rows):
+        out[start : start + rows] = cut(image[start : start + rows])
+    return out
+
+
+def _cutter(length: int, factor: float, axis: int, like: Array) -> Callable[[Array], Array]:
+    """Return the function that reduces the axis of images that is `length` long."""
+    xp = namespace(like)
     places = reduced_places(length, factor)
     new, (long, short) = len(places), _transform_lengths(length, factor)
     # The frequency at the new Nyquist has no phase of its own: it is left out.
     kept = (short + 1) // 2
     phases = np.exp(2j * np.pi * places[0] / long * np.arange(kept)) * (short / long)
 
-    def across(values: NDArray[np.generic]) -> Array:
-        return asarray_like(values.reshape((1, -1) if axis == 1 else (-1, 1)), image)
+    def along(values: NDArray[Any]) -> Array:
+        return asarray_like(values.reshape((1, -1) if axis == 1 else (-1, 1)), like)
 
-    ramp = across(phases.astype(np.complex64))
-    level = long == length
-    if level:
-        ends, x = across(_slope_of(length, factor)), across(_line(np.arange(length)))
-        x_new = across(_line(places))
-    else:
-        (last, first), fade = _continuation(length, long - length)
-        last, first = asarray_like(last, image), asarray_like(first, image)
-        fades = across(fade), across(1 - fade)
-    size = (image.shape[0], new) if axis == 1 else (new, image.shape[1])
-    out = xp.empty(size, dtype=xp.float32, device=device(image))
-    step = max(8, BLOCK // long) if is_numpy(image) else other
-    for start in range(0, other, step):
-        part = (slice(start, start + step), slice(None))[:: 1 if axis == 1 else -1]
-        block = image[part]
-        if level:
-            slope = xp.sum(block * ends, axis=axis, keepdims=True)
-            block = block - slope * x
-        else:
-            beyond = fades[0] * xp.take(block, last, axis=axis)
-            beyond = beyond + fades[1] * xp.take(block, first, axis=axis)
-            block = xp.concat([block, beyond], axis=axis)
-        spectra = _rfft(block, axis)
-        spectra = (spectra[:, :kept] if axis == 1 else spectra[:kept, :]) * ramp
-        reduced = _irfft(spectra, short, axis)
-        reduced = reduced[:, :new] if axis == 1 else reduced[:new, :]
-        out[part] = reduced + slope * x_new if level else reduced
-    return out
+    def first_of(values: Array, n: int) -> Array:
+        return values[:, :n] if axis == 1 else values[:n, :]
 
+    ramp = along(phases.astype(np.complex64))
 
-def _line(places: NDArray[np.generic]) -> NDArray[np.float32]:
-    return np.asarray(places, dtype=np.float32)
+    def cut(lines: Array) -> Array:
+        spectra = first_of(_rfft(lines, axis), kept) * ramp
+        return first_of(_irfft(spectra, short, axis), new)
+
+    if long == length:
+        ends = along(_slope_weights(length, factor))
+        # What a cut-off makes of a slope, taken away, and the slope put in its place.
+        missed = along(places.astype(np.float32)) - cut(along(np.arange(length, dtype=np.float32)))
+
+        def levelled(lines: Array) -> Array:
+            slopes = xp.matmul(lines, ends.T) if axis == 1 else xp.matmul(ends.T, lines)
+            return cut(lines) + slopes * missed
+
+        return levelled
+
+    onward, back, fade = _continuation(length, long - length)
+    onward, back, fade = asarray_like(onward, like), asarray_like(back, like), along(fade)
+
+    def continued(lines: Array) -> Array:
+        start, end = xp.take(lines, back, axis=axis), xp.take(lines, onward, axis=axis)
+        return cut(xp.concat([lines, start + fade * (end - start)], axis=axis))
+
+    return continued
 
 
-def _slope_of(length: int, factor: float) -> NDArray[np.float32]:
+def _slope_weights(length: int, factor: float) -> NDArray[np.float32]:
     """Return weights that add an axis up to its rise per pixel between its two ends.
 
     An end is a smooth mean over some new pixels, to which fine detail does not add.
@@ -156,15 +165,18 @@ def _slope_of(length: int, factor: float) -> NDArray[np.float32]:
     return np.asarray(weights / rise if rise else weights, dtype=np.float32)
 
 
-def _continuation(length: int, beyond: int) -> tuple[list[NDArray[np.int64]], NDArray[np.float32]]:
-    """Return the pixels that lead on from the end of an axis and up to its beginning.
+def _continuation(length: int, beyond: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return pixels that lead on from the end of an axis, and up to its beginning.
 
     And the weight of the former, which fades.
     """
     steps = np.arange(beyond)
-    mirrored = [length + steps, steps - beyond]
-    folded = [np.minimum(i % (2 * length), 2 * length - 1 - i % (2 * length)) for i in mirrored]
-    return folded, np.asarray(0.5 + 0.5 * np.cos(np.pi * (steps + 0.5) / beyond), dtype=np.float32)
+    onward, back = (
+        np.minimum(i % (2 * length), 2 * length - 1 - i % (2 * length))
+        for i in (length + steps, steps - beyond)
+    )
+    fade = 0.5 + 0.5 * np.cos(np.pi * (steps + 0.5) / beyond)
+    return onward, back, fade.astype(np.float32)
 
 
 def _transform_lengths(length: int, factor: float) -> tuple[int, int]:
@@ -195,10 +207,10 @@ def _is_fast(length: int) -> bool:
     return scipy.fft.next_fast_len(length, real=True) == length
 
 
-def _rfft(values: Array, axis: int) -> Array:
-    if is_numpy(values):
-        return scipy.fft.rfft(values, axis=axis)
-    return namespace(values).fft.rfft(values, axis=axis)
+def _rfft(lines: Array, axis: int) -> Array:
+    if is_numpy(lines):
+        return scipy.fft.rfft(lines, axis=axis)
+    return namespace(lines).fft.rfft(lines, axis=axis)
 
 
 def _irfft(spectra: Array, length: int, axis: int) -> Array:

@@ -19,6 +19,7 @@ from tasks.errors import NotThere, WrongParameter
 from tasks.export_ctf import write_defoci
 from tasks.export_imod import Say, write_angles, write_reconstruction
 from tasks.export_motion import write_motion
+from tasks.export_stacks import write_stacks
 from tasks.formats.mrc import write_stack, write_volume
 from tasks.record import TiltSeries
 from tasks.store import Result, Series, parse_project
@@ -83,7 +84,8 @@ def export_series(
     to : {'imod', 'mrc'}
         imod: ``out/TS_01/`` with stack, transforms, angles, defoci, tomogram, motion and
         the command files with which IMOD makes the same tomogram. mrc: ``out/TS_01.st``, its odd
-        and even halves, the dose-weighted sums if there are, motion, and ``out/TS_01_rec.mrc``.
+        and even halves, the dose-weighted sums if there are, motion, ``out/TS_01_rec.mrc``, and
+        what `preprocess` and `transform` have made.
     out : Path
         Folder, made where it does not exist.
     say : callable, optional
@@ -113,6 +115,7 @@ def export_series(
             if source.motion is not None:
                 stars, table = folder / f"{series}_motion", folder / f"{series}_motion.csv"
                 write_motion(stars, table, source.record, source.motion, say)
+            write_stacks(folder, of, branch, say)
             _write_tomogram(folder, source, say)
             files = _names(folder)
         return [out / name for name in files]

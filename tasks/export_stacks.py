@@ -1,0 +1,67 @@
+"""Stacks that the steps preprocess and transform have made, as MRC files with their angles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.formats.imod import write_tilts
+from tasks.formats.mrc import write_stack
+from tasks.store import Result, Series
+from tasks.tables import current_result
+
+Say = Callable[[str], None]
+
+
+def write_stacks(folder: Path, series: Series, branch: str, say: Say) -> None:
+    """Write ``TS_01_preprocessed.mrc`` and ``TS_01_ali.mrc``, where the branch has them.
+
+    Beside them lie the angles of their sections, which are the nominal ones in a .rawtlt and those
+    of the alignment in a .tlt. Labels in the headers tell whether dose was weighted, and where the
+    tilt axis is.
+
+    Parameters
+    ----------
+    folder : Path
+    series : Series
+    branch : str
+    say : callable
+        Called with a line where the branch has moved on since a stack was made.
+    """
+    for step, name, angles in (
+        ("preprocess", f"{series.name}_preprocessed", ".rawtlt"),
+        ("transform", f"{series.name}_ali", ".tlt"),
+    ):
+        result = current_result(series, branch, step)
+        if result is None:
+            continue
+        about = result.attributes()
+        for before, key in about["inputs"].items():
+            if series.pointer(branch, before) != key:
+                say(
+                    f"{series.name}: branch {branch} has another result of {before} than "
+                    f"{name}.mrc was made from: run `tiltflow {step}` again to have the new one"
+                )
+        write_stack(
+            folder / f"{name}.mrc", _each(result), float(about["pixel_size"]), labels=_labels(about)
+        )
+        write_tilts(folder / f"{name}{angles}", about["tilt_angles"])
+
+
+def _labels(about: dict[str, Any]) -> list[str]:
+    weighted = "weighted by dose" if about["dose_weighted"] else "not weighted by dose"
+    labels = [f"tiltflow {about['step']}: binning {about['binning']:g}, {weighted}"]
+    if "centre" in about:
+        y, x = about["centre"]
+        labels.append(f"tilt axis along y at x = {x:g}, origin at y = {y:g}, pixels from 0")
+    return labels
+
+
+def _each(result: Result) -> Iterator[NDArray[Any]]:
+    images = result.images()
+    for section in range(images.shape[0]):
+        yield np.asarray(images[section])

@@ -9,6 +9,7 @@ from tasks.chunks.stacks import memory_of_preprocessing, preprocess_view
 from tasks.errors import WrongParameter
 from tasks.parameters import LEAST_PIXELS, Execution, PreprocessParameters
 from tasks.scatter import Unit
+from tasks.store import Result
 from tasks.work import Outcome, Work, begin, step_task
 
 NEARLY_EMPTY = 0.2  # of the expected mean: less is noise, whatever the exclusion has let pass
@@ -75,10 +76,16 @@ def preprocess(
         extra={
             "pixel_size": pixel_size,
             "binning": parameters.binning,
-            "dose_weighted": bool(source.attributes().get("dose_weighted", False)),
+            "dose_weighted": is_weighted(work, source),
             "tilt_angles": [views[i].tilt_angle for i in sections],
         },
     )
+
+
+def is_weighted(work: Work, source: Result) -> bool:
+    """Tell whether stored images are weighted by dose, by the dose step or before the import."""
+    before = work.record.acquisition.dose_weighted
+    return bool(source.attributes().get("dose_weighted", before))
 
 
 def kept_views(work: Work, excluded: str) -> list[int]:

@@ -139,7 +139,7 @@ STEPS: dict[str, Step] = {
         Step(
             "preprocess",
             version=1,
-            reads=("views.tilt_angle", "acquisition.pixel_size"),
+            reads=("views.tilt_angle", "acquisition.pixel_size", "acquisition.dose_weighted"),
             about="write the views binned, normalised and cropped, for other programs",
             inputs=("motion", "exclude", "erase"),
             side=True,
@@ -162,7 +162,12 @@ STEPS: dict[str, Step] = {
         Step(
             "transform",
             version=1,
-            reads=("views.tilt_angle", "acquisition.tilt_axis", "acquisition.pixel_size"),
+            reads=(
+                "views.tilt_angle",
+                "acquisition.tilt_axis",
+                "acquisition.pixel_size",
+                "acquisition.dose_weighted",
+            ),
             about="write the views aligned by one interpolation, for other programs",
             inputs=("{images}", "exclude"),
             asks={"by_alignment": ("{alignment}",)},

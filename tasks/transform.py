@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from kernels.align_coarse import aligned_shape
 from kernels.fourier import Shape
 from kernels.resample import sampling
+from tasks.chunks.dose import Weighting
 from tasks.chunks.stacks import memory_of_transform, transform_view
 from tasks.errors import UnusableData
 from tasks.formats.imod import read_xf
 from tasks.formats.imod_geometry import centre_offset, sampling_from_xf, xf_rotation
 from tasks.parameters import Execution, TransformParameters
-from tasks.preprocess import checked_size, kept_views
+from tasks.preprocess import checked_size, is_weighted, kept_views
 from tasks.scatter import Unit
 from tasks.steps import file_of
 from tasks.work import Outcome, Work, begin, step_task
@@ -71,7 +72,8 @@ def transform(
         if xf is None
         else _from_xf(work, xf, shape, reduced, parameters)
     )
-    sections = kept_views(work, parameters.excluded)
+    sections, weighting = kept_views(work, parameters.excluded), Weighting.of(source)
+    pixel_size = work.image_pixel_size * parameters.binning
     work.result.create_array(
         "images", (len(sections), *mapping.shape), (1, *mapping.shape), axes=("view", "y", "x")
     )
@@ -87,6 +89,8 @@ def transform(
                     section,
                     mapping.samplings[i][0].tolist(),
                     mapping.samplings[i][1].tolist(),
+                    pixel_size,
+                    weighting,
                     parameters,
                 ),
             )
@@ -94,9 +98,8 @@ def transform(
         ],
         memory=memory_of_transform(shape, reduced, mapping.shape),
     )
-    pixel_size = work.image_pixel_size * parameters.binning
     tilts = [work.record.geometry(i).tilt for i in sections]
-    weighted = bool(source.attributes().get("dose_weighted", False))
+    weighted = weighting is not None or is_weighted(work, source)
     ny, nx = mapping.shape
     return work.finish(
         f"{len(sections)} views of {nx}×{ny} pixels of {pixel_size:.4g} Å, aligned by "

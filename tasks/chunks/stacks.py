@@ -13,6 +13,7 @@ from kernels.normalise import measure_levels, normalise, scale_to
 from kernels.reduce import mean_of, reduce_image
 from kernels.resample import resample
 from tasks.chunks.device import on_device
+from tasks.chunks.dose import Weighting
 from tasks.parameters import PreprocessParameters, TransformParameters
 from tasks.store import Result
 
@@ -71,6 +72,8 @@ def transform_view(
     section: int,
     matrix: Sequence[Sequence[float]],
     offset: Sequence[float],
+    pixel_size: float,
+    weighting: Weighting | None,
     parameters: TransformParameters,
 ) -> dict[str, Any]:
     """Bring one view into the aligned frame by one interpolation.
@@ -81,6 +84,10 @@ def transform_view(
         As of `preprocess_view`.
     matrix, offset : (2, 2), (2,)
         Take indices (y, x) of the aligned view to those of the reduced raw view.
+    pixel_size : float
+        Of the reduced view [Å].
+    weighting : Weighting or None
+        By dose, unless the images have it or are to be without.
     parameters : TransformParameters
 
     Returns
@@ -90,6 +97,8 @@ def transform_view(
     """
     image = on_device(np.asarray(source.images()[index]))
     image = reduce_image(image, parameters.binning, parameters.filter)
+    if weighting is not None:
+        image = weighting.weighted(image, index, pixel_size)
     mean, shape = mean_of(image), image.shape
     if parameters.taper:
         image = taper(image, parameters.taper)
@@ -124,9 +133,9 @@ def memory_of_preprocessing(shape: Shape, reduced: Shape) -> int:
 def memory_of_transform(shape: Shape, reduced: Shape, out_shape: Shape) -> int:
     """Return the most memory that `transform_view` takes [bytes].
 
-    The image, what a pass along one axis leaves of it, and of the reduced one its tapered copy,
-    spectrum, coefficients and their continued copy.
+    The image, what a pass along one axis leaves of it, and of the reduced one its weighted and its
+    tapered copy, spectrum, coefficients and their continued copy.
     """
     ny, nx = shape
     small, out = reduced[0] * reduced[1], out_shape[0] * out_shape[1]
-    return 100_000_000 + 4 * (2 * ny * nx + ny * reduced[1] + 7 * small + 2 * out)
+    return 100_000_000 + 4 * (2 * ny * nx + ny * reduced[1] + 8 * small + 2 * out)

@@ -20,6 +20,7 @@ SHARE = 0.25  # of the views that show a defect, at least
 UNMISTAKABLE = 15.0  # standard deviations: no specimen is that bright
 ALIKE = (0.65, 1.6)  # of a spot's height, that a counterpart may have
 COUNTERPARTS = 2  # views that must show the same spot
+COINCIDENCE = 1e-3  # chance, at most, of all its counterparts to be where they are
 REACH = 2  # views on both sides that are asked
 SEARCH = 0.1  # of the image, that the specimen may be displaced from view to view
 TOLERANCE = 0.018  # of the image, and view apart, within which a counterpart is looked for
@@ -106,8 +107,10 @@ def match(
     defects: Integers,
     width: int,
     factor: float,
-) -> list[int]:
+) -> tuple[list[int], float]:
     """Return the spots of a neighbour that are where the specimen around a hit is seen in it.
+
+    With them comes the chance that one of its spots would be there if they were anywhere.
 
     Parameters
     ----------
@@ -131,14 +134,17 @@ def match(
     place = np.array(np.divmod(hit.peak[index], width)) / factor
     displaced = _displacement(images, place, whole)
     if displaced is None:
-        return []
+        return [], 1.0
     shift = displaced[0] * factor, displaced[1] * factor
     tolerance = apart * TOLERANCE * factor * max(images[0].shape)
-    return _counterparts(hit, index, other, shift, tolerance, width, defects)
+    same = _counterparts(hit, index, other, shift, tolerance, width, defects)
+    alike = _counterparts(hit, index, other, shift, np.inf, width, defects)
+    area = np.pi * tolerance**2 / (factor**2 * images[0].size)
+    return same, min(1.0, len(alike) * area)
 
 
 def of_the_specimen(
-    candidates: Mapping[tuple[int, int], Mapping[int, Sequence[int]]],
+    candidates: Mapping[tuple[int, int], Mapping[int, tuple[Sequence[int], float]]],
     hits: Mapping[int, Flags],
 ) -> set[tuple[int, int]]:
     """Return which candidates (view, spot) are seen in enough other views.
@@ -149,21 +155,21 @@ def of_the_specimen(
     Parameters
     ----------
     candidates : mapping
-        (view, spot) → neighbour → its spots that are counterparts.
+        (view, spot) → neighbour → its spots that are counterparts, and their chance.
     hits : mapping of int to (spots,) bool
         View → which of its spots are hits.
     """
     kept = set(candidates)
     while True:
-        stays = {
-            key
-            for key in kept
-            if sum(
-                any(not hits[j][k] or (j, k) in kept for k in spots)
-                for j, spots in candidates[key].items()
-            )
-            >= COUNTERPARTS
-        }
+        stays = set()
+        for key in kept:
+            chances = [
+                chance
+                for j, (spots, chance) in candidates[key].items()
+                if any(not hits[j][k] or (j, k) in kept for k in spots)
+            ]
+            if len(chances) >= COUNTERPARTS and np.prod(chances) < COINCIDENCE:
+                stays.add(key)
         if stays == kept:
             return kept
         kept = stays

@@ -49,10 +49,10 @@ def match_hits(
     hits: Sequence[int],
     neighbours: Mapping[int, int],
     defects: Sequence[int],
-) -> dict[str, dict[str, list[int]]]:
+) -> dict[str, dict[str, tuple[list[int], float]]]:
     """Return for doubtful hits of a view the spots of its neighbours that may be the same.
 
-    `neighbours` tells for each how many views apart it is.
+    With the chance of some to be there; `neighbours` tells for each how many views apart it is.
     """
     images = target.images()
     spots = spots_of(target.unit(view_unit(index)))
@@ -65,7 +65,7 @@ def match_hits(
         return xray_votes.reduce_view(image)
 
     here, factor = reduced(index)
-    found: dict[str, dict[str, list[int]]] = {}
+    found: dict[str, dict[str, tuple[list[int], float]]] = {}
     for j, apart in neighbours.items():
         other = spots_of(target.unit(view_unit(j)))
         pair = (here, reduced(j)[0])

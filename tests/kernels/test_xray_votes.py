@@ -117,7 +117,7 @@ def test_what_moves_with_the_specimen_is_matched_and_what_does_not_is_not():
 
 def test_counterparts_that_go_themselves_do_not_count():
     hits = {i: np.array([True]) for i in range(5)}
-    chain = {(i, 0): {j: [0] for j in (i - 1, i + 1) if 0 <= j < 5} for i in range(5)}
+    chain = {(i, 0): {j: ([0], 0.01) for j in (i - 1, i + 1) if 0 <= j < 5} for i in range(5)}
     # The ends have one counterpart only, so they go, and with them one after the other.
     assert of_the_specimen(chain, hits) == set()
     ends = {**hits, 0: np.array([False]), 4: np.array([False])}  # weak there: they stay anyway
@@ -125,12 +125,20 @@ def test_counterparts_that_go_themselves_do_not_count():
     assert of_the_specimen(inner, ends) == {(1, 0), (2, 0), (3, 0)}
 
 
+def test_counterparts_among_many_spots_are_chance():
+    weak = {i: np.array([i == 1]) for i in range(3)}
+    for chance, kept in ((0.03, {(1, 0)}), (0.04, set())):
+        assert of_the_specimen({(1, 0): {0: ([0], chance), 2: ([0], chance)}}, weak) == kept
+
+
 def test_an_unknown_place_matches_nothing():
     flat = (np.zeros((64, 64), np.float32),) * 2
-    assert match(spots((30, 30)), 0, spots((30, 30)), flat, (0, 0), 1, NONE, WIDTH, 4.0) == []
+    nothing = ([], 1.0)
+    here = spots((30, 30))
+    assert match(here, 0, here, flat, (0, 0), 1, NONE, WIDTH, 4.0) == nothing
     image = np.random.default_rng(0).standard_normal((128, 128)).astype(np.float32)
-    gone = match(spots((30, 30)), 0, spots((30, 30)), (image, image), (90, 0), 1, NONE, WIDTH, 1.0)
-    assert gone == []  # moved out of the other view
+    gone = match(here, 0, here, (image, image), (90, 0), 1, NONE, WIDTH, 1.0)
+    assert gone == nothing  # moved out of the other view
 
 
 def test_touching_pixels_are_one_cluster():

@@ -53,7 +53,7 @@ class Changes:
 
 
 DEFOCUS = Changes((10, 30, 60, 120, 250), (0, 150, 400, 1000), (10, 30, 60, 120, 300, 700, 1500))
-ASTIGMATISM = Changes((1, 5, 20, 60), (0,), (5, 25, 80))
+ASTIGMATISM = Changes((1, 5, 15), (0,), (5, 20))  # the lens has nothing to do with the tilt
 PHASE = Changes((0.01, 0.03, 0.1), (0,), (0.01, 0.05, 0.2))
 
 
@@ -260,6 +260,15 @@ def handedness_of_slope(slope: float, error: float) -> Handedness:
 
 def _sign(value: float) -> Literal[1, -1]:
     return 1 if value > 0 else -1
+
+
+def unrestrained(fit: CtfFit, priors: Mapping[str, Gaussian]) -> Floats:
+    """Return the values that a view's rings alone would have, without the priors of its fit."""
+    pull = [
+        (value - priors[name].mean) / priors[name].sigma ** 2 if name in priors else 0.0
+        for name, value in zip(fit.names, fit.values.tolist(), strict=True)
+    ]
+    return np.asarray(fit.values + fit.covariance @ np.asarray(pull))
 
 
 def deviations(fit: CtfFit, priors: Mapping[str, Gaussian]) -> dict[str, float]:

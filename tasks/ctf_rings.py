@@ -78,7 +78,7 @@ def coherent(work: Work, parameters: CtfParameters, used: Sequence[int]) -> Esti
         memory=memory,
     )
     alone = _settle_hand([reports[f"search-{i:03d}"] for i in used], views, parameters)
-    expected = _expected(work, alone.fits, used) if parameters.coherent else {}
+    expected = _expected(work, parameters, alone.fits, used) if parameters.coherent else {}
     sign = alone.hand.hand or 1
     units = []
     for place, (i, view) in enumerate(zip(used, views, strict=True)):
@@ -169,16 +169,20 @@ def _hand_of_small_tilts(
     return ctf_series.handedness_of_slope(*fit_slope(gradients, seen, hand=1))
 
 
-def _expected(work: Work, fits: Sequence[CtfFit], used: Sequence[int]) -> dict[str, Expected]:
+def _expected(
+    work: Work, parameters: CtfParameters, fits: Sequence[CtfFit], used: Sequence[int]
+) -> dict[str, Expected]:
     """Return what the other views expect of each view, by the name of the value."""
     record = work.record
     order = [record.views[i].order for i in used]
     tilts = [record.views[i].tilt_angle for i in used]
     trusted = [fit.evidence >= ctf_series.FREE_EVIDENCE for fit in fits]
     names = fits[0].names
+    tolerance = Gaussian(0.0, parameters.astigmatism_tolerance)
+    alone = [ctf_series.unrestrained(fit, {"p": tolerance, "q": tolerance}) for fit in fits]
 
     def of(*chosen: str) -> Expected:
-        values = [[float(fit.values[names.index(name)]) for fit in fits] for name in chosen]
+        values = [[float(value[names.index(name)]) for value in alone] for name in chosen]
         errors = [[fit.error(name) for fit in fits] for name in chosen]
         return expected_of_others(values, errors, trusted, order, tilts, CHANGES[chosen[0]])
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from tasks.formats.imod import read_command, read_excluded, read_tilts, read_xf
 from tasks.formats.imod_defocus import read_defocus
 from tasks.formats.mrc import open_frames, read_header, read_volume
 from tasks.parameters import MotionParameters, Pipeline, ReconstructParameters
+from tasks.store import parse_project
 
 EVERYTHING = {
     "TS_01.st",
@@ -229,6 +231,42 @@ def test_a_failed_export_leaves_the_old_files_and_no_traces(fake_run, tmp_path: 
     with pytest.raises(ValueError, match="slice 5"):
         export_series(url, "TS_01", "main", "imod", folder)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_an_mrc_export_has_the_stacks_that_were_asked_for_with_their_angles(
+    finished_project: str, tmp_path: Path
+) -> None:
+    series = parse_project(finished_project).series("TS_01")
+    files = export_series(finished_project, "TS_01", "main", "mrc", tmp_path)
+    names = {
+        "TS_01_preprocessed.mrc",
+        "TS_01_preprocessed.rawtlt",
+        "TS_01_ali.mrc",
+        "TS_01_ali.tlt",
+    }
+    assert names <= relative(files, tmp_path)
+    for step, name, angles, told in (
+        ("preprocess", "TS_01_preprocessed", ".rawtlt", ["binning 4, not weighted by dose"]),
+        ("transform", "TS_01_ali", ".tlt", ["binning 1, weighted by dose", "at x = 64, origin"]),
+    ):
+        result, header = series.current("main", step), read_header(tmp_path / f"{name}.mrc")
+        about = result.attributes()
+        images = read_volume(tmp_path / f"{name}.mrc")
+        np.testing.assert_array_equal(images, result.images()[:])
+        assert header.pixel_size == pytest.approx(about["pixel_size"], rel=1e-5)
+        assert len(header.labels) == len(told)
+        assert all(text in label for text, label in zip(told, header.labels, strict=True))
+        np.testing.assert_allclose(
+            read_tilts(tmp_path / f"{name}{angles}"), about["tilt_angles"], atol=1e-3
+        )
+
+
+def test_a_stack_of_an_older_alignment_is_told_of(finished_project: str, tmp_path: Path) -> None:
+    project = str(shutil.copytree(finished_project, tmp_path / "p.zarr"))
+    series, said = parse_project(project).series("TS_01"), list[str]()
+    series.point("main", "markerfree", "0" * 12)
+    export_series(project, "TS_01", "main", "mrc", tmp_path / "out", said.append)
+    assert any("has another result of markerfree than TS_01_ali.mrc was" in line for line in said)
 
 
 def test_an_mrc_export_has_the_stack_its_halves_and_the_tomogram(fake_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -13,6 +13,7 @@ from tasks.formats.imod_commands import write_newst, write_tilt
 from tasks.formats.imod_geometry import (
     aligned_origin,
     binned_size,
+    sampling_from_xf,
     tilt_volume,
     view_from_xf,
     xf_from_view,
@@ -170,3 +171,26 @@ def test_unusable_geometry_is_refused() -> None:
         view_from_xf([[1, 0], [0, -1]], [0, 0], 10, 10)
     with pytest.raises(ValueError, match="rows -1 to 10 of a stack of 10 rows"):
         tilt_volume(10, 10, (4, 12, 10))
+
+
+@pytest.mark.parametrize("binning", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [(400, 380), (401, 383), (399, 382)])
+@pytest.mark.parametrize("out", [(90, 101), (95, 88)])
+def test_sampling_goes_back_to_where_newstack_took_a_pixel_from(
+    shared_data: Path, binning: int, size: tuple[int, int], out: tuple[int, int]
+) -> None:
+    matrices, shifts = read_xf(shared_data / "imod_BBa" / "BBa.xf")
+    newst = {"BinByFactor": f"{binning}", "SizeToOutputInXandY": f"{out[0]},{out[1]}"}
+    raw = np.random.default_rng(3).uniform(50, 300, (20, 2))  # x, y
+    reduced = tuple(n // binning for n in size)
+    for a, d in zip(matrices[::15], shifts[::15], strict=True):
+        seen = newstack(raw, a, d, size, newst, antialias=True)
+        matrix, offset = sampling_from_xf(a, d, size[::-1], reduced[::-1], out[::-1], binning)
+        back = seen[:, ::-1] @ matrix.T + offset
+        ours = (raw - np.array(size) // 2) / binning + np.array(reduced) // 2
+        np.testing.assert_allclose(back, ours[:, ::-1], atol=1e-9)
+
+
+def test_a_transform_that_cannot_be_undone_is_refused() -> None:
+    with pytest.raises(ValueError, match="is singular"):
+        sampling_from_xf(np.zeros((2, 2)), (0, 0), (8, 8), (8, 8), (8, 8))

@@ -66,6 +66,16 @@ def test_errors_are_what_their_standard_errors_say() -> None:
     assert np.abs(ratios.mean(axis=0)).max() < 3 / np.sqrt(len(ratios))
 
 
+def test_errors_hold_where_the_window_blurs_the_rings() -> None:
+    truth = Ctf(55000.0, 55000.0)
+    ratios = []
+    for seed in range(40):
+        image = field(SIZE, PIXEL, truth, seed=seed, signal=2.0, damping=30.0)
+        found = fit(image, box=160)  # 580 Å: a third of the contrast is left
+        ratios.append((found.ctf.defocus - truth.defocus) / found.error("defocus"))
+    assert 0.75 < np.sqrt(np.mean(np.square(ratios))) < 1.3
+
+
 def test_no_view_with_clear_rings_runs_away() -> None:
     for truth, found in many():
         assert abs(found.ctf.defocus - truth.defocus) < 5 * found.error("defocus")
@@ -210,6 +220,19 @@ def test_gradient_is_that_of_the_tilt(tilt: float, axis: float, hand: int) -> No
         assert away @ found.information @ away < 14  # chi-square of 2: 99.9 %
         assert np.sqrt(np.diag(covariance)).max() < 0.08
         assert found.gradient == pytest.approx(best.tolist(), abs=0.02)
+
+
+def test_gradients_of_weak_views_add_up_to_the_truth_wherever_they_were_expected() -> None:
+    gradient, information, pull = (0.8, 0.0), np.zeros((2, 2)), np.zeros(2)
+    for seed in range(16):
+        image = field(SIZE, PIXEL, Ctf(24e3, 24e3), seed=seed, signal=0.3, gradient=gradient)
+        found = own_gradient(view_fit(image, PIXEL, SEARCH))  # expected: no gradient
+        information += found.information
+        pull += found.pull
+    covariance = np.linalg.inv(information)
+    away = covariance @ pull - gradient
+    assert away @ information @ away < 14  # chi-square of 2: 99.9 %
+    assert np.sqrt(covariance[0, 0]) < 0.06
 
 
 def own_gradient(view: ViewFit) -> GradientFit:

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from tasks import plots, plots_ctf, plots_ctf_view, plots_motion, plots_power
+from tasks import plots, plots_ctf, plots_ctf_view, plots_erase, plots_motion, plots_power
 from tasks.errors import NotThere
 from tasks.export_motion import local_fields
 from tasks.formats.files import write_text
@@ -118,7 +118,7 @@ def _chapter(series: Series, branch: str) -> dict[str, Any]:
         "steps": [
             _step(result, result.attributes()) for result in results.values() if result is not None
         ],
-        "plots": _plots(record, results["motion"], results["ctf"]),
+        "plots": _plots(record, results["motion"], results["ctf"], results["erase"]),
         "spectra": _spectra(record, results["ctf"]),
         "hand": plots_ctf.what_hand(record),
         "pictures": _views(record, results["motion"]),
@@ -167,7 +167,9 @@ def _step(result: Result, attributes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _plots(record: TiltSeries, motion: Result | None, ctf: Result | None) -> list[plots.Plot]:
+def _plots(
+    record: TiltSeries, motion: Result | None, ctf: Result | None, erase: Result | None
+) -> list[plots.Plot]:
     of_ctf = ctf.attributes() if ctf is not None else {}
     drawn = [
         plots_motion.motion_plot(record),
@@ -178,6 +180,7 @@ def _plots(record: TiltSeries, motion: Result | None, ctf: Result | None) -> lis
     if motion is not None:
         drawn.append(plots.intensity_plot(record, motion.attributes()["means"]))
         drawn += _motion_plots(record, motion)
+    drawn.append(plots_erase.extremes_plot(record, erase))
     return [plot for plot in drawn if plot is not None]
 
 

@@ -309,17 +309,36 @@ class ViewFit:
         pull = marginal @ place + (place - np.asarray(self.gradient)) / GRADIENT_SIGMA**2
         return GradientFit((float(place[0]), float(place[1])), marginal, pull)
 
-    def thickness_evidence(self, maximum: Maximum, priors: Priors, paths: Floats) -> Floats:
-        """Return the evidence for each length of the beam's path in the specimen (n,) [Å]."""
+    def by_path(self, maximum: Maximum, priors: Priors, paths: Floats) -> tuple[Floats, Floats]:
+        """Fit the view for each length of the beam's path in the specimen.
+
+        Parameters
+        ----------
+        maximum : Maximum
+            Of `fit`.
+        priors : mapping of str to Gaussian
+            As given to `fit`.
+        paths : (n,)
+            [Å]
+
+        Returns
+        -------
+        evidence : (n,) float64
+            Gain in log likelihood over no rings.
+        values : (n, names) float64
+            What the names have there.
+        """
         likelihood = Likelihood(self.rings, self.optics, maximum.point.defocus)
-        found = np.zeros(len(paths))
+        held = self._held(priors)
+        evidence, values = [], []
         point = maximum.point
-        for i, path in enumerate(paths):
+        for path in paths:
             trial = replace(point, thickness=float(path))
-            best = likelihood.maximise(trial, maximum.names, priors, rounds=6)
-            found[i] = best.posterior
+            best = likelihood.maximise(trial, maximum.names, held, rounds=6)
+            evidence.append(best.posterior)
+            values.append([getattr(best.point, name) for name in maximum.names])
             point = best.point
-        return found
+        return np.asarray(evidence), np.asarray(values)
 
 
 def _correlation(profile: CtfProfile) -> float:

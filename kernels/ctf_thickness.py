@@ -31,6 +31,18 @@ class Thickness:
     evidence: float
 
 
+def path_per_thickness(views: Sequence[View], pretilt: float = 0.0) -> Floats:
+    """Return how much longer than the specimen is thick the beam's path in it is, (n_views,).
+
+    Parameters
+    ----------
+    views : sequence of View
+    pretilt : float
+        Of the specimen about the tilt axis [degrees].
+    """
+    return np.asarray(1 / np.cos(np.radians([view.tilt + pretilt for view in views])))
+
+
 def fit_thickness(
     paths: Floats, evidence: Floats, views: Sequence[View], pretilt: float = 0.0
 ) -> Thickness | None:
@@ -51,7 +63,7 @@ def fit_thickness(
     .. [1] G. McMullan, K. R. Vinothkumar and R. Henderson, Ultramicroscopy 158:26 (2015).
     .. [2] J. Elferich, L. Kong, X. Zottig and N. Grigorieff, eLife 13:RP97227 (2024).
     """
-    longer = 1 / np.cos(np.radians(np.abs([view.tilt + pretilt for view in views])))
+    longer = path_per_thickness(views, pretilt)
     # No thickness is tried that leaves the paths of the views at lower tilts.
     trials = np.arange(0.0, paths[-1] / np.median(longer), STEP)
     total = np.zeros(len(trials))

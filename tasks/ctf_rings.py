@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,25 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import ctf_series
-from kernels.ctf import Ctf
 from kernels.ctf_fit import CtfFit, GradientFit
 from kernels.ctf_likelihood import Gaussian
 from kernels.ctf_plane import Plane, fit_plane, fit_slope
 from kernels.ctf_series import Expected, expected_of_others
-from kernels.ctf_thickness import fit_thickness
+from kernels.ctf_thickness import Thickness, fit_thickness, path_per_thickness
 from kernels.geometry import View, defocus_gradient
 from tasks.chunks import ctf as chunks
 from tasks.chunks.ctf import PATHS, fit_from_report, gradient_from_report
+from tasks.ctf_decide import (
+    ctf_of,
+    decide,
+    doubts_of_hand,
+    priors_of,
+    told_expected,
+    told_gradients,
+    told_plane,
+)
 from tasks.ctf_estimate import Estimate
 from tasks.parameters import CtfParameters
-from tasks.record import CtfEstimate, Handedness, Pretilt
+from tasks.record import Handedness
 from tasks.scatter import Unit
 from tasks.work import Work
 
 Floats = NDArray[np.float64]
 
 SIGNIFICANT = 3.0  # standard deviations from which a pre-tilt changes the fits
-OUTVOTED = 10.0  # in log likelihood by which a fit alone beats what the other views allow
 SMALL_TILT = 12.0  # degrees up to which views show the same gradient with either hand
 CHANGES = {
     "defocus": ctf_series.DEFOCUS,
@@ -83,30 +89,29 @@ def coherent(work: Work, parameters: CtfParameters, used: Sequence[int]) -> Esti
     units = []
     for place, (i, view) in enumerate(zip(used, views, strict=True)):
         gradient = defocus_gradient(view, sign, _pretilt(alone.plane))
-        arguments = (job, i, view, gradient, _priors(expected, place), alone.fits[place].point)
+        arguments = (job, i, view, gradient, priors_of(expected, place), alone.fits[place].point)
         units.append(Unit(f"refine-{i:03d}", arguments))
     again = work.scatter(chunks.refine_view, units, memory=memory)
     rows = [again[f"refine-{i:03d}"] for i in used]
     fits = [fit_from_report(row) for row in rows]
-    decided = {
-        i: _decide(fit, first, _priors(expected, place))
-        for place, (i, fit, first) in enumerate(zip(used, fits, alone.fits, strict=True))
-    }
     thickness = None
     if parameters.search_thickness:
-        curves = np.asarray([row["thickness"] for row in rows])
-        thickness = fit_thickness(PATHS, curves, views, _pretilt(alone.plane)[0])
+        thickness, fits = _with_thickness(rows, fits, views, _pretilt(alone.plane)[0])
+    decided = {
+        i: decide(fit, first, priors_of(expected, place))
+        for place, (i, fit, first) in enumerate(zip(used, fits, alone.fits, strict=True))
+    }
     return Estimate(
         views={i: estimate for i, (estimate, _) in decided.items()},
         profiles={i: fit.profile for i, (_, fit) in decided.items()},
         hand=alone.hand,
-        pretilt=_told_plane(alone.plane),
+        pretilt=told_plane(alone.plane),
         thickness=thickness.thickness if thickness else None,
-        doubts=_doubts(alone.hand),
+        doubts=doubts_of_hand(alone.hand),
         extra={
             "spectrum_pixel": sampling.pixel_size,
-            "gradients": _told_gradients(alone.gradients, used),
-            "expected": _told_expected(expected, used),
+            "gradients": told_gradients(alone.gradients, used),
+            "expected": told_expected(expected, used),
             **({"thickness_error": thickness.error} if thickness else {}),
         },
     )
@@ -191,11 +196,6 @@ def _expected(
     return expected | ({"phase": of("phase")} if "phase" in names else {})
 
 
-def _priors(expected: Mapping[str, Expected], place: int) -> dict[str, Gaussian]:
-    found = {name: of.prior(1 if name == "q" else 0, place) for name, of in expected.items()}
-    return {name: prior for name, prior in found.items() if prior is not None}
-
-
 def _pretilt(plane: Plane | None) -> tuple[float, float]:
     """Return the pre-tilt as far as it is beyond doubt."""
     if plane is None:
@@ -207,105 +207,25 @@ def _pretilt(plane: Plane | None) -> tuple[float, float]:
     return sure[0], sure[1]
 
 
-def _decide(
-    fit: CtfFit, first: CtfFit, priors: Mapping[str, Gaussian]
-) -> tuple[CtfEstimate, CtfFit]:
-    """Take a view's fit, its fit alone where that is far better, or what the others expect."""
-    if first.evidence > fit.evidence + OUTVOTED:
-        fit, priors = first, {}
-    prior, away = priors.get("defocus"), 0.0
-    if prior is not None:
-        # Between the view's own word and the prior, which has pulled the fit towards itself.
-        own = fit.error("defocus") / prior.sigma
-        away = abs(float(fit.values[0]) - prior.mean) / prior.sigma * math.sqrt(1 + own**2)
-    problem = ctf_series.why_failed(fit.evidence, fit.fit_resolution, away, prior is not None)
-    ctf, sigma = fit.ctf, ctf_series.deviations(fit, priors)
-    if problem and prior is not None:
-        ctf = _of_others(fit, priors)
-        sigma |= {name: known.sigma for name, known in priors.items()}
-    estimate = CtfEstimate(
-        defocus_u=ctf.defocus_u,
-        defocus_v=ctf.defocus_v,
-        astigmatism_angle=ctf.astigmatism_angle,
-        phase_shift=ctf.phase_shift,
-        fit_resolution=fit.fit_resolution,
-        score=fit.score,
-        uncertainty=math.hypot(sigma["defocus"], ctf_series.SYSTEMATIC),
-        astigmatism_uncertainty=math.hypot(sigma["p"], sigma["q"]) / math.sqrt(2),
-        reliable=not problem,
-        problem=problem or None,
-    )
-    return estimate, fit
-
-
-def _of_others(fit: CtfFit, priors: Mapping[str, Gaussian]) -> Ctf:
-    values = dict(zip(fit.names, fit.values.tolist(), strict=True))
-    values |= {name: prior.mean for name, prior in priors.items()}
-    shift = fit.ctf.phase_shift + math.degrees(values.get("phase", 0.0) - _phase(fit))
-    half = 0.5 * math.hypot(values["p"], values["q"])
-    return dataclasses.replace(
-        fit.ctf,
-        defocus_u=values["defocus"] + half,
-        defocus_v=values["defocus"] - half,
-        astigmatism_angle=math.degrees(0.5 * math.atan2(values["q"], values["p"])),
-        phase_shift=shift,
-    )
-
-
-def _phase(fit: CtfFit) -> float:
-    return float(fit.values[fit.names.index("phase")]) if "phase" in fit.names else 0.0
-
-
-def _told_plane(plane: Plane | None) -> Pretilt | None:
-    if plane is None:
-        return None
-    return Pretilt(
-        about_axis=plane.pretilt[0],
-        across_axis=plane.pretilt[1],
-        about_error=plane.errors[0],
-        across_error=plane.errors[1],
-    )
-
-
-def _told_gradients(
-    gradients: Mapping[int, GradientFit], used: Sequence[int]
-) -> list[dict[str, float]]:
-    rows = []
-    for place, found in gradients.items():
-        error = np.sqrt(np.maximum(np.diag(np.linalg.pinv(found.information)), 0))
-        best = np.linalg.pinv(found.information) @ found.pull
-        rows.append(
-            {
-                "view": used[place],
-                "gradient_x": float(best[0]),
-                "gradient_x_error": float(error[0]),
-                "gradient_y": float(best[1]),
-                "gradient_y_error": float(error[1]),
-            }
+def _with_thickness(
+    rows: Sequence[Mapping[str, Any]], fits: list[CtfFit], views: Sequence[View], pretilt: float
+) -> tuple[Thickness | None, list[CtfFit]]:
+    """Return the thickness that the views support together, and their fits with it."""
+    curves = np.asarray([row["by_path"]["evidence"] for row in rows])
+    found = fit_thickness(PATHS, curves, views, pretilt)
+    if found is None:
+        return None, fits
+    paths = found.thickness * path_per_thickness(views, pretilt)
+    again = []
+    for fit, row, curve, path in zip(fits, rows, curves, paths, strict=True):
+        values = [
+            np.interp(path, PATHS, column) for column in np.asarray(row["by_path"]["values"]).T
+        ]
+        ctf = ctf_of(fit, dict(zip(fit.names, values, strict=True)))
+        gain = float(np.interp(path, PATHS, curve) - curve[0])
+        again.append(
+            dataclasses.replace(
+                fit, ctf=ctf, values=np.asarray(values), evidence=fit.evidence + gain
+            )
         )
-    return rows
-
-
-def _told_expected(expected: Mapping[str, Expected], used: Sequence[int]) -> list[dict[str, float]]:
-    priors = {i: _priors(expected, place).get("defocus") for place, i in enumerate(used)}
-    return [
-        {"view": i, "defocus": prior.mean, "sigma": prior.sigma}
-        for i, prior in priors.items()
-        if prior is not None
-    ]
-
-
-def _doubts(hand: Handedness) -> list[str]:
-    """Return what a person should know of the hand."""
-    measured, doubts = hand.measured, []
-    if hand.forced and measured is not None and measured != hand.hand:
-        doubts.append(
-            f"the rings say hand {measured:+d} ({100 * hand.confidence:.4g} %), "
-            f"{hand.hand:+d} was forced".replace("-", "−")
-        )
-    if hand.hand == -1 and not hand.forced:
-        doubts.append(
-            "hand −1 for this tilt axis: should the axis be wrong by 180°, "
-            "`coarse --turn-axis-on-hand` turns it"
-        )
-    return doubts
+    return found, again

@@ -133,8 +133,8 @@ def refine_view(
         fit, maximum = fit_view.fit(priors)
     report = _fit_report(fit)
     if job.parameters.search_thickness:
-        found = fit_view.thickness_evidence(maximum, priors, PATHS)
-        report["thickness"] = found.tolist()
+        found, values = fit_view.by_path(maximum, priors, PATHS)
+        report["by_path"] = {"evidence": found.tolist(), "values": values.tolist()}
     offsets = fit_view.places @ np.asarray(gradient)
     scales = np.sqrt(fit.ctf.defocus / np.maximum(fit.ctf.defocus + offsets, 0.1 * fit.ctf.defocus))
     spectrum = mean_spectrum(image, scales, job.sampling.box)

@@ -250,9 +250,11 @@ def test_thickness_is_where_the_evidence_is_highest() -> None:
         image -= np.fft.irfft2(structure * np.sin(phase), (SIZE, SIZE))
     view = view_fit(image.astype(np.float32), 2.7, SEARCH)
     paths = np.arange(0.0, 8001.0, 250.0)
-    evidence = view.thickness_evidence(view.fit({})[1], {}, paths)
+    evidence, values = view.by_path(view.fit({})[1], {}, paths)
     assert abs(paths[evidence.argmax()] - 4000) <= 250
     assert evidence.max() > evidence[0] + 20
+    assert values.shape == (len(paths), 3)
+    assert values[evidence.argmax(), 0] == pytest.approx(20000, abs=100)
 
 
 def test_profile_tells_the_resolution_of_the_signal() -> None:

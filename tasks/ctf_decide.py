@@ -20,6 +20,7 @@ OUTVOTED = 10.0  # in log likelihood by which a fit alone beats what the other v
 
 
 def priors_of(expected: Mapping[str, Expected], place: int) -> dict[str, Gaussian]:
+    """Return what the other views expect of the view at `place`, by the name of the value."""
     found = {name: of.prior(1 if name == "q" else 0, place) for name, of in expected.items()}
     return {name: prior for name, prior in found.items() if prior is not None}
 
@@ -78,6 +79,7 @@ def _phase(fit: CtfFit) -> float:
 
 
 def told_plane(plane: Plane | None) -> Pretilt | None:
+    """Return the specimen's plane as the record has it."""
     if plane is None:
         return None
     return Pretilt(
@@ -91,6 +93,7 @@ def told_plane(plane: Plane | None) -> Pretilt | None:
 def told_gradients(
     gradients: Mapping[int, GradientFit], used: Sequence[int]
 ) -> list[dict[str, float]]:
+    """Return the measured gradients and their errors as attributes of the result."""
     rows = []
     for place, found in gradients.items():
         error = np.sqrt(np.maximum(np.diag(np.linalg.pinv(found.information)), 0))
@@ -108,6 +111,7 @@ def told_gradients(
 
 
 def told_expected(expected: Mapping[str, Expected], used: Sequence[int]) -> list[dict[str, float]]:
+    """Return what the other views expect of each view's defocus as attributes of the result."""
     priors = {i: priors_of(expected, place).get("defocus") for place, i in enumerate(used)}
     return [
         {"view": i, "defocus": prior.mean, "sigma": prior.sigma}

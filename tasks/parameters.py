@@ -193,7 +193,10 @@ class MotionParameters(SumParameters):
 
 
 class ExcludeParameters(Parameters):
-    """Choice of the views that later steps use."""
+    """Choice of the views that later steps use.
+
+    Views that are half as bad as those left out are kept, and named as doubtful.
+    """
 
     dark_threshold: float = Field(
         0.1,
@@ -201,14 +204,41 @@ class ExcludeParameters(Parameters):
         lt=1,
         description="a view is dark below this fraction of the expected mean; 0 detects none",
     )
+    blocked_threshold: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="a view is blocked where more than this share of its field is; 0 detects none",
+    )
+    shift_threshold: float = Field(
+        0.5,
+        ge=0,
+        description="a view is shifted by more than this share of the field; 0 detects none",
+    )
+    blur_threshold: float = Field(
+        0.7,
+        ge=0,
+        le=1,
+        description="a view is blurred where more than this share of its detail is missing; 0 "
+        "detects none",
+    )
+    motion_threshold: float = Field(
+        10.0,
+        ge=0,
+        description="a view is doubtful that moves so many times as much as others; 0: none is",
+    )
     views: dict[str, str] = Field(
         default_factory=dict,
         description="views to leave out by series, from 1, sorted by tilt: {'TS_01': '1,3-5'}",
+    )
+    list: str | None = Field(
+        None, description="file of such views, of lines 'TS_01 1' or 'TS_03 1-3,40'"
     )
     include: dict[str, str] = Field(
         default_factory=dict,
         description="views to keep whatever the detection says, written likewise",
     )
+    include_list: str | None = Field(None, description="file of views to keep, written likewise")
 
     def for_series(self, name: str) -> Self:
         """Return the lists of this series only: those of others must not change its results."""

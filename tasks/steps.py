@@ -95,10 +95,17 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "exclude",
-            version=1,
-            reads=("name", "views.tilt_angle", "views.excluded"),
-            about="find dark views, and leave out what the user names",
+            version=2,
+            reads=(
+                "name",
+                "views.tilt_angle",
+                "views.excluded",
+                "acquisition.tilt_axis",
+                "acquisition.pixel_size",
+            ),
+            about="find dark, blocked, shifted and blurred views; leave out what the user names",
             inputs=("motion",),
+            files=("list", "include_list"),
         ),
         Step(
             "ctf",

@@ -75,7 +75,8 @@ OTHER: dict[str, dict[str, Any]] = {
         "max_drift": 50.0,
         "dose_weighted": True,
     },
-    "exclude": {"dark_threshold": 0.2, "views": {"TS_01": "1"}, "include": {"TS_01": "7"}},
+    "exclude": {"dark_threshold": 0.2, "views": {"TS_01": "1"}, "include": {"TS_01": "7"}}
+    | {"list": __file__, "include_list": __file__},
     "ctf": {
         "method": "strips",
         "ctf_from": __file__,

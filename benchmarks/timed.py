@@ -17,6 +17,8 @@ from kernels.ctf_rings import Optics
 from kernels.geometry import View
 from kernels.motion_local import estimate_motion
 from kernels.motion_sum import sum_frames
+from kernels.normalise import measure_levels, normalise, scale_to
+from kernels.reduce import reduce_image
 from kernels.resample import resample_view
 from kernels.spectra import polar_spectra, tile_box, tile_spectra
 
@@ -214,6 +216,46 @@ def resampling(size: int = 1024) -> Work:
     )
 
 
+def reduction(size: int = 4096, factor: float = 4.0) -> Work:
+    image = _images(size, size)
+    pixels = image.size / factor
+    return Work(
+        f"{size}² / {factor:g}, Fourier",
+        lambda: reduce_image(image, factor),
+        traffic=image.nbytes * (1 + 1 / factor**2),
+        # Rows, then the columns of what is left of them, there and back.
+        flops=2.5 * log2(size) * (image.size + 2 * pixels + pixels / factor),
+        note=lambda seconds: f"{1 / seconds:.0f} views/s",
+    )
+
+
+def reduction_by_kernel(size: int = 4096, factor: float = 4.0) -> Work:
+    image = _images(size, size)
+    return Work(
+        f"{size}² / {factor:g}, Lanczos 3",
+        lambda: reduce_image(image, factor, "lanczos3"),
+        traffic=image.nbytes * (1 + 1 / factor**2),
+        flops=12 * image.size * (1 + 1 / factor),
+        note=lambda seconds: f"{1 / seconds:.0f} views/s",
+    )
+
+
+def normalisation(size: int = 1024) -> Work:
+    image = _images(size, size)
+
+    def run() -> object:
+        levels = measure_levels(image)
+        return normalise(image, levels, 0.0, scale_to(levels, 1.0))
+
+    return Work(
+        f"{size}²",
+        run,
+        traffic=2 * image.nbytes,
+        flops=7 * image.size,
+        note=lambda seconds: f"{1 / seconds:.0f} views/s",
+    )
+
+
 def pair_correlation(size: int = 256) -> Work:
     views = [
         prepare_view(image, View(tilt, 85.3), 10.8, (size, size))
@@ -243,6 +285,9 @@ KERNELS: dict[str, Callable[[], Work]] = {
         xray_erasing,
         dose_weighting,
         resampling,
+        reduction,
+        reduction_by_kernel,
+        normalisation,
         pair_correlation,
     )
 }

@@ -120,22 +120,28 @@ def share_outside(
     return round(1 - float(inside.mean()), 4)
 
 
+# Beside images: the interpreter, the libraries, blocks of transforms.
+BASE_BYTES = 100_000_000
+
+
 def memory_of_preprocessing(shape: Shape, reduced: Shape) -> int:
     """Return the most memory that `preprocess_view` takes [bytes].
 
-    The image, what a pass along one axis leaves of it, and the reduced one with its differences,
-    squares and masks.
+    The image, what reducing its rows leaves and the spectra of that, and of the reduced image its
+    differences, squares and masks.
     """
     ny, nx = shape
-    return 100_000_000 + 4 * (2 * ny * nx + ny * reduced[1] + 8 * reduced[0] * reduced[1])
+    return BASE_BYTES + round(
+        4 * (1.25 * ny * nx + 2 * ny * reduced[1] + 4.5 * reduced[0] * reduced[1])
+    )
 
 
 def memory_of_transform(shape: Shape, reduced: Shape, out_shape: Shape) -> int:
     """Return the most memory that `transform_view` takes [bytes].
 
-    The image, what a pass along one axis leaves of it, and of the reduced one its weighted and its
-    tapered copy, spectrum, coefficients and their continued copy.
+    The image, what reducing its rows leaves and the spectra of that, and of the reduced image its
+    spectrum, coefficients and their continued copy.
     """
     ny, nx = shape
     small, out = reduced[0] * reduced[1], out_shape[0] * out_shape[1]
-    return 100_000_000 + 4 * (2 * ny * nx + ny * reduced[1] + 8 * small + 2 * out)
+    return BASE_BYTES + round(4 * (1.25 * ny * nx + 2 * ny * reduced[1] + 2.5 * small + out))

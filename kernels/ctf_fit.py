@@ -30,6 +30,7 @@ Floats = NDArray[np.float64]
 
 ZONES = 4  # parts of a view, along its gradient and across, in which the gradient is measured
 GRADIENT_SIGMA = 0.35  # how far a gradient may be from the expected one, as a slope: 20°
+REWEIGHTED = 1000.0  # Å from where the samples were weighted that ask for new weights
 PRIOR_REACH = 4.0  # standard deviations of a prior that are searched
 ASTIGMATISM_STEPS = np.asarray([-1.2, -0.6, 0.0, 0.6, 1.2])  # of its tolerance, tried at first
 
@@ -162,8 +163,8 @@ class ViewFit:
     Raises
     ------
     ValueError
-        If places and tiles differ in number, the box is too small for the resolution range, or a
-        tile is empty.
+        If places and tiles differ in number, the box is too small for the resolution range, or no
+        tile has power.
 
     References
     ----------
@@ -191,17 +192,15 @@ class ViewFit:
     def first_search(self, priors: Priors) -> Search:
         """Search the whole range, or the part of it that a prior leaves.
 
-        Raises
-        ------
-        ValueError
-            If the prior leaves nothing of the range.
+        A prior that leaves nothing of the range is searched itself: a series may reach beyond it.
         """
         low, high = self.search.min_defocus, self.search.max_defocus
         if "defocus" in priors:
             expected, reach = priors["defocus"].mean, PRIOR_REACH * priors["defocus"].sigma
-            low, high = max(low, expected - reach), min(high, expected + reach)
+            around = max(expected - reach, LEAST_DEFOCUS), max(expected + reach, LEAST_DEFOCUS + 1)
+            low, high = max(low, around[0]), min(high, around[1])
             if high <= low:
-                raise ValueError(f"the expected defocus {expected:.0f} Å is out of the search")
+                low, high = around
         n = max(3, math.ceil((high - low) / self.search.step) + 1)
         phases = self.search.phases(self.optics.phase_shift)
         return search_rings(
@@ -240,13 +239,15 @@ class ViewFit:
     def fit_near(self, starts: Sequence[Point], priors: Priors) -> tuple[CtfFit, Maximum]:
         """Fit the CTF from one or several points; the gradient is always that of the view."""
         held = self._held(priors)
-        climbed = []
-        for start in starts:
-            likelihood = Likelihood(self.rings, self.optics, start.defocus)
-            gx, gy = self.gradient
-            point = replace(start, gradient_x=gx, gradient_y=gy)
-            climbed.append((likelihood.maximise(point, self.search.names, held), likelihood))
-        maximum, likelihood = max(climbed, key=lambda pair: pair[0].posterior)
+        gx, gy = self.gradient
+        points = [replace(start, gradient_x=gx, gradient_y=gy) for start in starts]
+        # Only likelihoods that weight the samples alike can be compared.
+        likelihood = Likelihood(self.rings, self.optics, starts[0].defocus)
+        climbed = [likelihood.maximise(point, self.search.names, held) for point in points]
+        maximum = max(climbed, key=lambda found: found.posterior)
+        if abs(maximum.point.defocus - starts[0].defocus) > REWEIGHTED:
+            likelihood = Likelihood(self.rings, self.optics, maximum.point.defocus)
+            maximum = likelihood.maximise(maximum.point, self.search.names, held)
         return self._told(maximum, likelihood), maximum
 
     def _held(self, priors: Priors) -> dict[str, Gaussian]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.ctf import coefficients
 from kernels.ctf_rings import Optics, Rings, contrast
+from kernels.ctf_search import LEAST_DEFOCUS
 
 Floats = NDArray[np.float64]
 
@@ -187,13 +188,14 @@ class Likelihood:
         ----------
         start : Point
         names : tuple of str
-            What is varied, besides background and envelope.
+            What is varied, besides background and envelope; the defocus stays at least 1000 Å.
         priors : mapping of str to Gaussian
             Of varied values; those without a prior are free.
         rounds : int
             At most.
         """
         nb, ne = len(self.basis), len(ENVELOPE)
+        start = replace(start, defocus=max(start.defocus, LEAST_DEFOCUS))
         vector = self._vector(start, names)
         point = start
         damping = 1e-3
@@ -215,7 +217,7 @@ class Likelihood:
                 damping *= 8
             if not improved:
                 break
-            gained, cost, point, vector = cost - new, new, trial, vector + step
+            gained, cost, point, vector = cost - new, new, trial, self._vector(trial, names)
             damping = max(damping / 8, 1e-6)
             if gained < 2e-3:
                 break
@@ -257,6 +259,7 @@ class Likelihood:
     ) -> Point:
         values = {name: getattr(start, name) for name in NAMES}
         values |= dict(zip(names, vector[nb + ne :].tolist(), strict=True))
+        values["defocus"] = max(values["defocus"], LEAST_DEFOCUS)
         return Point(**values, envelope=vector[nb : nb + ne], background=vector[:nb])
 
     @staticmethod

@@ -19,6 +19,7 @@ from kernels.geometry import View, defocus_gradient
 Floats = NDArray[np.float64]
 
 LARGEST = 25.0  # degrees
+STEEPEST = 88.0  # degrees of tilt and pre-tilt together
 STEP = 0.1  # degrees, of the derivatives
 ROUNDS = 10
 
@@ -58,6 +59,8 @@ def fit_plane(gradients: Sequence[GradientFit], views: Sequence[View], hand: int
     Plane or None
         None where the gradients do not determine it to 25°.
     """
+    steepest = max((abs(view.tilt) for view in views), default=0.0)
+    largest = float(np.clip(STEEPEST - steepest, 1.0, LARGEST))
     pretilt = np.zeros(2)
     covariance = np.eye(2)
     for _ in range(ROUNDS):
@@ -75,10 +78,10 @@ def fit_plane(gradients: Sequence[GradientFit], views: Sequence[View], hand: int
             return None
         covariance = np.asarray(np.linalg.inv(information), dtype=np.float64)
         step = covariance @ pull
-        pretilt = np.clip(pretilt + step, -LARGEST, LARGEST)
+        pretilt = np.clip(pretilt + step, -largest, largest)
         if np.abs(step).max() < 1e-3:
             break
-    if np.abs(pretilt).max() >= LARGEST or np.sqrt(np.diag(covariance)).max() > LARGEST:
+    if np.abs(pretilt).max() >= largest or np.sqrt(np.diag(covariance)).max() > LARGEST:
         return None
     errors = np.sqrt(np.diag(covariance))
     slope, slope_error = fit_slope(gradients, views, hand)

@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 STRIP = 200.0  # Å: tiles of a view whose defocus differs by less are gathered
 BACKGROUND_STEP = 0.04  # 1/Å: over less than this the background bends no way of its own
 LEAST_RINGS = 12
+BLANK = 1e-6  # of the usual power: rounding of a constant
 HANN_BANDWIDTH = 1.5  # bins of an unpadded spectrum
 
 
@@ -100,7 +101,7 @@ class Rings:
         Raises
         ------
         ValueError
-            If fewer than 12 rings are in range, or a tile is empty.
+            If fewer than 12 rings are in range, or no tile has power.
         """
         spacing = polar.box * pixel
         low = spacing / resolutions[0]
@@ -121,12 +122,9 @@ class Rings:
         count = polar.count[within]
         tiles = polar.power[:, :, first:last].astype(np.float64)
         level = np.tensordot(tiles, count, axes=2) / count.sum()
-        if not (np.isfinite(level).all() and (level > 0).all()):
-            raise ValueError(
-                "a tile has no power in the fitted range, expected an image with noise"
-            )
-        tiles /= level[:, None, None]
-        place = np.asarray(places, dtype=np.float64)
+        seen = with_power(level)
+        tiles = tiles[seen] / level[seen, None, None]
+        place = np.asarray(places, dtype=np.float64)[seen]
         member = _groups(place, gradient, zones)
         size = np.bincount(member)
         gather = np.zeros((len(size), len(place)))
@@ -181,6 +179,21 @@ def contrast(k: Floats, defocus: ArrayLike, optics: Optics, window: float) -> Fl
     a, b, _ = coefficients(optics.ctf(0.0, 0.0, 0.0))
     slope = 2 * k * (a * np.asarray(defocus) + 2 * b * k**2)
     return hann_autocorrelation(slope / np.pi / window)
+
+
+def with_power(level: ArrayLike) -> NDArray[np.bool_]:
+    """Return which tiles (n,) of some mean power have noise: filled margins of a view have none.
+
+    Raises
+    ------
+    ValueError
+        If none has.
+    """
+    values = np.asarray(level, dtype=np.float64)
+    known = np.isfinite(values) & (values > 0)
+    if not known.any():
+        raise ValueError("no tile has power, expected an image with noise")
+    return known & (values > BLANK * np.median(values[known]))
 
 
 def _groups(place: Floats, gradient: tuple[float, float], zones: int) -> NDArray[np.intp]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kernels.ctf import Ctf, coefficients
+from kernels.ctf_rings import with_power
 from kernels.spectra import PolarSpectra
 
 Floats = NDArray[np.float64]
@@ -128,7 +129,7 @@ def measure_wedges(
     Raises
     ------
     ValueError
-        If offsets and tiles differ in number, or a tile is empty.
+        If offsets and tiles differ in number, or no tile has power.
     """
     shifts = np.asarray(offsets, dtype=np.float64)
     if shifts.shape != polar.power.shape[:1]:
@@ -139,8 +140,8 @@ def measure_wedges(
     rings = np.einsum("tsr,sr->tr", power, polar.count) / np.maximum(total, 1)
     first = min(round(polar.box * pixel_size / LEVEL_RESOLUTION), rings.shape[1] // 2)
     level = rings[:, first:].mean(axis=1)
-    if not (np.isfinite(level).all() and (level > 0).all()):
-        raise ValueError("a tile has no power, expected an image with noise")
+    seen = with_power(level)
+    power, shifts, rings, level = power[seen], shifts[seen], rings[seen], level[seen]
     # A thick or dirty tile must not outshine the others.
     factor = (level.mean() / level)[:, None]
     whole = (rings * factor)[:, None, :]

@@ -117,6 +117,8 @@ def without_extremes(image: Array, deviations: float = 3.0) -> Array:
     host = to_host(image[::4, ::4])
     middle = float(np.median(host))
     spread = deviations * NORMAL_MAD * float(np.median(np.abs(host - middle)))
+    if spread == 0:  # most pixels are equal, as counts of a very low dose
+        return image
     return namespace(image).clip(image, middle - spread, middle + spread)
 
 
@@ -263,7 +265,7 @@ def polar_spectra(
 
 
 def _pixels_covered(shape: tuple[int, ...], box: int, overlap: float) -> float:
-    """Return how many pixels seen evenly would tell as much as these, of which margins are faint."""
+    """Return how many pixels seen evenly would tell as much as these with faint margins."""
     total = 1.0
     for length in shape:
         seen = np.zeros(length)

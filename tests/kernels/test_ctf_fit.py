@@ -287,17 +287,25 @@ def test_fit_near_a_point_is_the_fit_of_the_search() -> None:
     assert near.evidence == pytest.approx(found.evidence, rel=0.01)
 
 
-@pytest.mark.parametrize(
-    ("size", "priors", "message"),
-    [
-        (24, {}, "use a larger box than 24"),
-        (128, {"defocus": Gaussian(90000.0, 500.0)}, "expected defocus 90000 Å is out of"),
-    ],
-)
-def test_impossible_fits_are_refused(size: int, priors: dict[str, Gaussian], message: str) -> None:
-    image = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
-    with pytest.raises(ValueError, match=message):
-        view_fit(image, 5.4, SEARCH).fit(priors)
+def test_too_small_a_box_is_refused() -> None:
+    image = np.random.default_rng(0).normal(size=(24, 24)).astype(np.float32)
+    with pytest.raises(ValueError, match="use a larger box than 24"):
+        view_fit(image, 5.4, SEARCH)
+
+
+def test_expected_defocus_beyond_the_range_is_searched() -> None:
+    image = field(256, 4.0, Ctf(20000.0, 20000.0), seed=3, signal=3.0)
+    one = view_fit(image, 4.0, CtfSearch(max_resolution=9.0, max_defocus=18000.0))
+    found, _ = one.fit({"defocus": Gaussian(20100.0, 100.0)})
+    assert found.ctf.defocus == pytest.approx(20000, abs=150)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_defocus_of_noise_stays_positive(seed: int) -> None:
+    image = np.random.default_rng(seed).normal(size=(256, 256)).astype(np.float32)
+    one = view_fit(image, 4.0, CtfSearch(max_resolution=9.0, min_defocus=1000.0))
+    start = Point(1000.0, -2000.0, 0.0)
+    assert one.fit_near([start], {})[0].ctf.defocus >= 1000
 
 
 def test_one_place_for_each_tile_is_wanted() -> None:
@@ -307,7 +315,7 @@ def test_one_place_for_each_tile_is_wanted() -> None:
 
 
 def test_empty_image_is_refused() -> None:
-    with pytest.raises(ValueError, match="no power"):
+    with pytest.raises(ValueError, match="no tile has power"):
         fit(np.zeros((256, 256), np.float32), 5.4)
 
 

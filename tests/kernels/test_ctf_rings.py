@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ctf_images import field
@@ -138,10 +140,16 @@ def test_too_few_rings_are_refused(view) -> None:
         Rings(*view, (0.0, 0.0), PIXEL, (30.0, 20.0))
 
 
-def test_a_tile_without_power_is_refused() -> None:
+def test_tiles_without_power_are_left_out() -> None:
     image = np.random.default_rng(0).normal(size=(192, 192)).astype(np.float32)
     image[:96, :96] = 3.0
     _, centres = tile_spectra(image, 96)
     polar, _ = polar_spectra(image, 96)
-    with pytest.raises(ValueError, match="a tile has no power"):
-        Rings(polar, centres, (0.0, 0.0), PIXEL, (30.0, 7.0))
+    found = Rings(polar, centres, (0.0, 0.0), PIXEL, (30.0, 7.0))
+    blank = (np.asarray(centres) == -48).all(axis=1)
+    assert blank.sum() == 1
+    others = Rings(
+        replace(polar, power=polar.power[~blank]), centres[~blank], (0.0, 0.0), PIXEL, (30.0, 7.0)
+    )
+    assert np.array_equal(found.power, others.power)
+    assert np.array_equal(found.weight, others.weight)

@@ -105,5 +105,5 @@ def test_impossible_tiles_are_refused() -> None:
     with pytest.raises(ValueError, match="offsets for"):
         measure_wedges(polar, [0.0], 5.0, Ctf(3e4, 3e4))
     empty = PolarSpectra(**{**vars(polar), "power": np.zeros_like(polar.power)})
-    with pytest.raises(ValueError, match="no power"):
+    with pytest.raises(ValueError, match="no tile has power"):
         measure_wedges(empty, np.zeros(len(polar.power)), 5.0, Ctf(3e4, 3e4))

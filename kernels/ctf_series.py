@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtr
 
 from kernels.ctf_fit import CtfFit
 from kernels.ctf_likelihood import Gaussian
@@ -230,15 +231,27 @@ def handedness(positive: ArrayLike, negative: ArrayLike, tilts: ArrayLike) -> Ha
     Handedness
         The hand is 0 below 99 % confidence.
     """
-    steep = np.abs(np.asarray(tilts, dtype=np.float64)) >= FLAT
+    angles = np.asarray(tilts, dtype=np.float64)
+    steep = np.abs(angles) >= FLAT
     gain = (np.asarray(positive, dtype=np.float64) - np.asarray(negative))[steep]
-    total, spread = float(gain.sum()), float(np.sqrt((gain**2).sum()))
-    # The likelihood's own word, and that of the views' agreement: were the sign of each view's
-    # gain a coin's, total / spread would have variance 1. The more doubtful of the two counts.
+    total = float(gain.sum())
+    # The likelihood's own word, and that of the views' agreement: gains that grow with the tilt,
+    # against their scatter around that. The more doubtful of the two counts.
     likely = 1 / (1 + math.exp(-min(abs(total), 50.0)))
-    agreed = 0.5 * (1 + math.erf(abs(total) / spread / math.sqrt(2))) if spread > 0 else 0.5
-    confidence = min(likely, agreed)
+    confidence = min(likely, _agreement(gain, np.tan(np.radians(np.abs(angles[steep])))))
     return Handedness(_sign(total) if confidence >= SURE else 0, confidence, total)
+
+
+def _agreement(gain: Floats, growth: Floats) -> float:
+    """Return the probability, 0.5 to 1, that gains (n,) grow as `growth` by no chance."""
+    if len(gain) < 2 or not gain.any():
+        return 0.5
+    slope = (growth @ gain) / (growth @ growth)
+    spread = float(((gain - slope * growth) ** 2).sum()) / (len(gain) - 1)
+    if spread == 0:
+        return 1.0
+    away = abs(slope) * math.sqrt(growth @ growth / spread)
+    return float(stdtr(len(gain) - 1, away))
 
 
 def handedness_of_slope(slope: float, error: float) -> Handedness:

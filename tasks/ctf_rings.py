@@ -151,7 +151,7 @@ def _settle_hand(
         hand=hand or None,
         measured=measured.hand or None,
         confidence=measured.confidence,
-        gradient=plane and plane.slope,
+        gradient=plane and sign * plane.slope,
         gradient_error=plane and plane.slope_error,
         forced=forced is not None,
     )

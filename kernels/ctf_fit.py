@@ -86,6 +86,17 @@ class CtfSearch:
         low, high, step = self.phase_shifts
         return np.radians(np.arange(low, high + 0.5 * step, step) - known)
 
+    def least_phase(self, known: float) -> float:
+        """Return from where on phase shifts are told, less the `known` one [radians].
+
+        Rings are the same half a turn on, but the contrast is inverted. A step below the search is
+        no such turn: views without phase plate must not scatter between 0° and 180°.
+        """
+        if self.phase_shifts is None:
+            return -0.5 * math.pi
+        low, high, step = self.phase_shifts
+        return math.radians(min(low - step, 0.5 * (low + high) - 90) - known)
+
 
 @dataclass(frozen=True)
 class CtfFit:
@@ -223,7 +234,11 @@ class ViewFit:
         if "defocus" in held:
             before = -0.5 * ((found.defocus - held["defocus"].mean) / held["defocus"].sigma) ** 2
         starts = []
-        for defocus, phase in highest_peaks(found, before[:, None]):
+        phases = self._told_phase(found.phases, held)
+        before = before[:, None] + np.zeros_like(phases)
+        if "phase" in held:
+            before -= 0.5 * ((phases - held["phase"].mean) / held["phase"].sigma) ** 2
+        for defocus, phase in highest_peaks(replace(found, phases=phases), before):
             d, p, q = best_astigmatism(
                 self.rings,
                 self.gradient,
@@ -248,11 +263,20 @@ class ViewFit:
         if abs(maximum.point.defocus - starts[0].defocus) > REWEIGHTED:
             likelihood = Likelihood(self.rings, self.optics, maximum.point.defocus)
             maximum = likelihood.maximise(maximum.point, self.search.names, held)
+        phase = float(self._told_phase(maximum.point.phase, held))
+        maximum = replace(maximum, point=replace(maximum.point, phase=phase))
         return self._told(maximum, likelihood), maximum
 
     def _held(self, priors: Priors) -> dict[str, Gaussian]:
         tolerance = Gaussian(0.0, self.search.astigmatism_tolerance)
         return {"p": tolerance, "q": tolerance, **priors}
+
+    def _told_phase(self, phase: ArrayLike, priors: Priors) -> Floats:
+        """Return additional phase shifts [radians] as they are told, half turns aside."""
+        least = self.search.least_phase(self.optics.phase_shift)
+        if "phase" in priors:
+            least = priors["phase"].mean - 0.5 * math.pi
+        return np.asarray(least + (np.asarray(phase, dtype=np.float64) - least) % math.pi)
 
     def _told(self, maximum: Maximum, likelihood: Likelihood) -> CtfFit:
         point, rings = maximum.point, self.rings

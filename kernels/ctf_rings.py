@@ -193,7 +193,7 @@ def with_power(level: ArrayLike) -> NDArray[np.bool_]:
     known = np.isfinite(values) & (values > 0)
     if not known.any():
         raise ValueError("no tile has power, expected an image with noise")
-    return known & (values > BLANK * np.median(values[known]))
+    return np.asarray(known & (values > BLANK * np.median(values[known])))
 
 
 def _groups(place: Floats, gradient: tuple[float, float], zones: int) -> NDArray[np.intp]:

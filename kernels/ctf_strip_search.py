@@ -192,7 +192,8 @@ def first_search(
     if search.expected is not None:
         gain = gain - 0.5 * ((grid - search.expected) / EXPECTED_SIGMA) ** 2
     tops = gain.max(axis=2)
-    chosen = [int(tops[:, group.members].sum(axis=1).argmax()) for group in groups]
+    # Rings of 0° and 180° are the same: rounding must not choose between them.
+    chosen = [int(tops[:, group.members].sum(axis=1).round(6).argmax()) for group in groups]
     mine = np.stack([gain[j, view] for view, j in enumerate(chosen)])
     total = mine + _neighbours(mine, grid, angles)
     at = total.argmax(axis=1)

@@ -287,6 +287,16 @@ def test_fit_near_a_point_is_the_fit_of_the_search() -> None:
     assert near.evidence == pytest.approx(found.evidence, rel=0.01)
 
 
+@pytest.mark.parametrize(("planted", "expected"), [(0.0, None), (3.0, None), (176.0, 176.0)])
+def test_phase_shifts_are_told_without_half_turns(planted: float, expected: float | None) -> None:
+    search = CtfSearch(max_resolution=7.0, phase_shifts=(0.0, 180.0, 10.0))
+    prior = {} if expected is None else {"phase": Gaussian(np.radians(expected), 0.1)}
+    for seed in range(3):
+        image = field(384, 3.0, Ctf(2e4, 1.98e4, 10.0, phase_shift=planted), seed=seed, signal=2.0)
+        found, _ = view_fit(image, 3.0, search).fit(prior)
+        assert found.ctf.phase_shift == pytest.approx(planted, abs=6)
+
+
 def test_too_small_a_box_is_refused() -> None:
     image = np.random.default_rng(0).normal(size=(24, 24)).astype(np.float32)
     with pytest.raises(ValueError, match="use a larger box than 24"):

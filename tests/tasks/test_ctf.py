@@ -134,7 +134,7 @@ def test_planted_defocus_astigmatism_and_hand_are_found(measured: tuple[Series, 
     assert hand.confidence > 0.99
     assert hand.gradient is not None
     assert hand.gradient_error is not None
-    assert abs(hand.gradient - 1) < 3 * hand.gradient_error < 0.3
+    assert abs(hand.gradient - HAND) < 3 * hand.gradient_error < 0.3
     assert "hand −1" in told
     assert "turn-axis-on-hand" in told
     about = result.attributes()

@@ -173,36 +173,56 @@ def _moments(values, origin, low, high):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def scan(image, out, y_edges, x_edges, todo, high, low):  # type: ignore[no-untyped-def]
-    """Return the flat indices of pixels beyond limits of their tiles, copying all to `out`.
+def _look(source, least, most, up, down):  # type: ignore[no-untyped-def]
+    """Return how many pixels of a row are beyond limits; keep the extremes of each column."""
+    beyond = np.int32(0)
+    for x in range(len(source)):
+        value = source[x]
+        beyond += np.int32((value > up) | (value < down))
+    for x in range(len(source)):  # a loop of its own: together they are no vectors
+        least[x] = min(least[x], source[x])
+        most[x] = max(most[x], source[x])
+    return beyond
 
-    Only tiles `todo` are looked at; `out` may be the image itself.
+
+@numba.njit(cache=True, nogil=True)
+def scan(  # type: ignore[no-untyped-def]
+    image, out, copied, y_edges, x_edges, todo, high, low, lowest, highest
+):
+    """Return the flat indices of pixels beyond limits of their tiles.
+
+    Only tiles `todo` are looked at. Their minimum and maximum are written, and where `copied`
+    their pixels to `out`.
     """
     nx = image.shape[1]
     found, n = np.empty(1024, np.int64), 0
+    least, most = np.empty(nx, np.float32), np.empty(nx, np.float32)
     for i in range(todo.shape[0]):
+        least[:], most[:] = image[y_edges[i]], image[y_edges[i]]
         for y in range(y_edges[i], y_edges[i + 1]):
             for j in range(todo.shape[1]):
                 if not todo[i, j]:
                     continue
-                left, length = x_edges[j], x_edges[j + 1] - x_edges[j]
-                source, target = image[y, left : left + length], out[y, left : left + length]
-                up, down = high[i, j], low[i, j]
-                beyond = np.int32(0)
-                for x in range(length):
-                    value = source[x]
-                    target[x] = value
-                    beyond += np.int32((value > up) | (value < down))
+                left, right = x_edges[j], x_edges[j + 1]
+                source = image[y, left:right]
+                up, down = np.float32(high[i, j]), np.float32(low[i, j])
+                beyond = _look(source, least[left:right], most[left:right], up, down)
+                if copied:
+                    out[y, left:right] = source
                 if beyond == 0:
                     continue
                 if n + beyond > len(found):
                     larger = np.empty(2 * (n + beyond), np.int64)
                     larger[:n] = found[:n]
                     found = larger
-                for x in range(length):
+                for x in range(right - left):
                     if (source[x] > up) | (source[x] < down):
                         found[n] = y * nx + left + x
                         n += 1
+        for j in range(todo.shape[1]):
+            if todo[i, j]:
+                lowest[i, j] = least[x_edges[j] : x_edges[j + 1]].min()
+                highest[i, j] = most[x_edges[j] : x_edges[j + 1]].max()
     return found[:n].copy()
 
 

@@ -50,10 +50,14 @@ class Found:
         Hits in the order in which they were found, then weak ones by position.
     clean : (ny, nx) float32
         The view with all hits filled.
+    before, after : (float, float)
+        Minimum and maximum of the view, and of it with all hits filled.
     """
 
     spots: Spots
     clean: Image
+    before: tuple[float, float]
+    after: tuple[float, float]
 
 
 def find_spots(
@@ -64,6 +68,7 @@ def find_spots(
     max_radius: float = 4.2,
     big_difference: float = 19.0,
     patch: int = 100,
+    out: Image | None = None,
 ) -> Found:
     """Find what stands out in a view.
 
@@ -88,6 +93,9 @@ def find_spots(
         twice as wide [standard deviations].
     patch : int
         Size of the areas for mean and deviation [pixels].
+    out : (ny, nx) float32, optional
+        Where the view with its hits filled is written; it may be the image itself, which saves
+        more than half of the traffic.
 
     Returns
     -------
@@ -106,12 +114,14 @@ def find_spots(
     if patch < 10:
         raise ValueError(f"patch is {patch} pixels, at least 10 are needed for its statistics")
     source = np.ascontiguousarray(to_host(image), dtype=np.float32)
-    clean = np.empty_like(source)
+    clean = np.empty_like(source) if out is None else out
     search = _Search(tile_grid(source.shape, patch), FALSE_HITS / source.size)
     criteria = (peak - UNCERTAIN, difference, max_radius, big_difference, DARK_RADIUS)
     rounds: list[Spots] = []
+    before = 0.0, 0.0
     for number in range(MAX_PASSES):
         spots = search.look(source if number == 0 else clean, clean, criteria)
+        before = before if number else search.extremes()
         spots = replace(spots, round=np.full(len(spots), number))
         hits = spots.chosen(spots.hit)
         if len(hits):
@@ -121,7 +131,7 @@ def find_spots(
         if not len(hits) or number == MAX_PASSES - 1:
             rounds.append(highest(spots.chosen(~spots.hit), MOST_WEAK))
             break
-    return Found(joined(rounds), clean)
+    return Found(joined(rounds), clean, before, search.extremes())
 
 
 def fill_spots(image: Array, found: Spots, keep: Flags, defects: Integers) -> Image:
@@ -166,6 +176,7 @@ class _Search:
         self.grid = grid
         self.means, self.spreads, self.events = np.zeros((3, *grid.shape))
         self.changed = np.ones(grid.shape, dtype=np.bool_)
+        self.lowest, self.highest = np.zeros((2, *grid.shape), dtype=np.float32)
         self.event = -1.0
         self.found, self.sign = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int8)
         grow = normal_chance(GROW)
@@ -176,8 +187,12 @@ class _Search:
         """Take down that pixels, given by flat indices, are no longer what they were."""
         self.changed[self._tiles(pixels)] = True
 
+    def extremes(self) -> tuple[float, float]:
+        """Return minimum and maximum of the image as it was looked at last."""
+        return float(self.lowest.min()), float(self.highest.max())
+
     def look(self, image: Image, out: Image, criteria: tuple[float, ...]) -> Spots:
-        """Return the spots of an image, and copy it to `out`."""
+        """Return the spots of an image, and copy it to `out` unless that is the same."""
         grid = self.grid
         measure(image, *grid.edges, self.changed, self.means, self.spreads, self.events)
         # Of the structure in a tile the third moment tells, too: the median tile has little.
@@ -188,7 +203,8 @@ class _Search:
         self.event, self.changed = event, np.zeros_like(self.changed)
         high, low = self._levels()
         tight = around(high, np.minimum), around(low, np.maximum)
-        found = scan(image, out, *grid.edges, todo, *tight)
+        extremes = self.lowest, self.highest
+        found = scan(image, out, image is not out, *grid.edges, todo, *tight, *extremes)
         found, sign = confirm(image, found, high, low, grid.before, grid.share)
         stays = ~todo[self._tiles(self.found)]
         found = np.concatenate([self.found[stays], found])

@@ -26,12 +26,14 @@ def erase_view(
     source: Result, target: Result, index: int, parameters: EraseParameters | None
 ) -> dict[str, Any]:
     """Erase the X-ray hits of one view, judged alone, or copy it; report all spots."""
-    image = np.asarray(source.images()[index])
+    image = np.require(source.images()[index], np.float32, ["C", "W"])
     if parameters is None:
         target.array("images")[index] = image
-        return _row(image, image, 0, 0)
+        extremes = float(image.min()), float(image.max())
+        return _row(extremes, extremes)
     found = xrays.find_spots(
         image,
+        out=image,
         peak=parameters.peak,
         difference=parameters.difference,
         max_radius=parameters.max_radius,
@@ -39,7 +41,7 @@ def erase_view(
     )
     target.array("images")[index] = found.clean
     hits = found.spots.chosen(found.spots.hit)
-    row = _row(image, found.clean, len(hits), len(hits.pixels))
+    row = _row(found.before, found.after, len(hits), len(hits.pixels))
     return {**row, "spots": listed(found.spots)}
 
 
@@ -92,7 +94,8 @@ def erase_again(
     erased = spots.hit & ~keep
     pixels = np.union1d(spots.chosen(erased).pixels, bad)
     alone = int((erased & ~xray_votes.touched(spots, bad)).sum())
-    return _row(image, clean, alone, len(pixels), len(kept), len(bad))
+    before, after = ((float(part.min()), float(part.max())) for part in (image, clean))
+    return _row(before, after, alone, len(pixels), len(kept), len(bad))
 
 
 def listed(spots: Spots) -> dict[str, list[Any]]:
@@ -107,10 +110,10 @@ def spots_of(report: Mapping[str, Any] | None) -> Spots:
 
 
 def _row(
-    image: np.ndarray[Any, Any],
-    clean: np.ndarray[Any, Any],
-    hits: int,
-    pixels: int,
+    before: tuple[float, float],
+    after: tuple[float, float],
+    hits: int = 0,
+    pixels: int = 0,
     kept: int = 0,
     defects: int = 0,
 ) -> dict[str, Any]:
@@ -119,8 +122,8 @@ def _row(
         "pixels": pixels,
         "kept": kept,
         "defects": defects,
-        "minimum before": float(image.min()),
-        "maximum before": float(image.max()),
-        "minimum after": float(clean.min()),
-        "maximum after": float(clean.max()),
+        "minimum before": before[0],
+        "maximum before": before[1],
+        "minimum after": after[0],
+        "maximum after": after[1],
     }

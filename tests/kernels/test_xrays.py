@@ -238,6 +238,18 @@ def test_hits_at_the_corner_go():
     assert erased.image.max() < 40
 
 
+def test_it_may_work_in_place_and_tells_the_extremes():
+    case = SCENES[1]
+    found = find_spots(case.image)
+    assert found.before == (case.image.min(), case.image.max())
+    assert found.after == (found.clean.min(), found.clean.max())
+    image = case.image.copy()
+    again = find_spots(image, out=image)
+    assert again.clean is image
+    np.testing.assert_array_equal(image, found.clean)
+    assert (again.before, again.after) == (found.before, found.after)
+
+
 def test_flat_images_are_harmless():
     assert erase(np.full((64, 64), 3, np.float32)).hits == 0
 

@@ -65,11 +65,15 @@ def _imported(found: ImportedCtf, parameters: CtfParameters) -> Estimate:
     """Return what another program has estimated; the user's word on the hand beats its."""
     forced = parameters.hand if parameters.hand != "measure" else None
     hand = forced or found.hand
+    doubts = found.doubts
+    if forced and found.hand and forced != found.hand:
+        said = f"the file says hand {found.hand:+d}, {forced:+d} was forced"
+        doubts = (*doubts, said.replace("-", "−"))
     return Estimate(
         views={i: view for i, view in enumerate(found.estimates) if view is not None},
         hand=hand
         and Handedness(hand=hand, measured=None, confidence=0.5, forced=forced is not None),
-        doubts=found.doubts,
+        doubts=doubts,
     )
 
 

@@ -28,7 +28,10 @@ def priors_of(expected: Mapping[str, Expected], place: int) -> dict[str, Gaussia
 def decide(
     fit: CtfFit, first: CtfFit, priors: Mapping[str, Gaussian]
 ) -> tuple[CtfEstimate, CtfFit]:
-    """Take a view's fit, its fit alone where that is far better, or what the others expect."""
+    """Take a view's fit, its fit alone where that is far better, or what the others expect.
+
+    A view without rings of which the others expect nothing keeps its fit, without an uncertainty.
+    """
     if first.evidence > fit.evidence + OUTVOTED:
         fit, priors = first, {}
     prior, away = priors.get("defocus"), 0.0
@@ -41,6 +44,8 @@ def decide(
     if problem and prior is not None:
         ctf = _of_others(fit, priors)
         sigma |= {name: known.sigma for name, known in priors.items()}
+    # The sharpness of a peak of noise says nothing of where the truth is.
+    lost = bool(problem) and prior is None
     estimate = CtfEstimate(
         defocus_u=ctf.defocus_u,
         defocus_v=ctf.defocus_v,
@@ -48,8 +53,8 @@ def decide(
         phase_shift=ctf.phase_shift,
         fit_resolution=fit.fit_resolution,
         score=fit.score,
-        uncertainty=math.hypot(sigma["defocus"], ctf_series.SYSTEMATIC),
-        astigmatism_uncertainty=math.hypot(sigma["p"], sigma["q"]) / math.sqrt(2),
+        uncertainty=None if lost else math.hypot(sigma["defocus"], ctf_series.SYSTEMATIC),
+        astigmatism_uncertainty=None if lost else math.hypot(sigma["p"], sigma["q"]) / math.sqrt(2),
         reliable=not problem,
         problem=problem or None,
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any, Literal
 
 from kernels import ctf_series
 from kernels.ctf_strip_fit import StripFit, fit_strips
 from tasks.chunks import ctf_strips as chunks
 from tasks.chunks.ctf import Sampling, sampling_of
+from tasks.ctf_decide import doubts_of_hand
 from tasks.ctf_estimate import Estimate
 from tasks.errors import UnusableData
 from tasks.formats.defocus_list import read_defocus_list
@@ -52,15 +54,17 @@ def by_strips(work: Work, parameters: CtfParameters, used: Sequence[int]) -> Est
     sign: Hand = forced or (measured and measured.hand) or 1
     found = [fit.ctf.defocus for fit in fits[sign]]
     final = _fit(work, parameters, used, sampling, sign, found, "found")
+    told = Handedness(
+        hand=forced or (measured and measured.hand) or None,
+        measured=(measured and measured.hand) or None,
+        confidence=measured.confidence if measured else 0.5,
+        forced=forced is not None,
+    )
     return Estimate(
         views={i: _estimate(fit) for i, fit in zip(used, final, strict=True)},
         profiles={i: fit.profile for i, fit in zip(used, final, strict=True)},
-        hand=Handedness(
-            hand=forced or (measured and measured.hand) or None,
-            measured=(measured and measured.hand) or None,
-            confidence=measured.confidence if measured else 0.5,
-            forced=forced is not None,
-        ),
+        hand=told,
+        doubts=doubts_of_hand(told),
         extra={"spectrum_pixel": sampling.pixel_size},
     )
 
@@ -115,6 +119,7 @@ def _fit(
 
 def _estimate(fit: StripFit) -> CtfEstimate:
     problem = ctf_series.why_failed(fit.evidence, fit.fit_resolution, 0.0, len(fit.views) > 1)
+    spread = fit.astigmatism_uncertainty
     return CtfEstimate(
         defocus_u=fit.ctf.defocus_u,
         defocus_v=fit.ctf.defocus_v,
@@ -123,6 +128,7 @@ def _estimate(fit: StripFit) -> CtfEstimate:
         fit_resolution=fit.fit_resolution,
         score=fit.score,
         uncertainty=fit.uncertainty,
+        astigmatism_uncertainty=spread if isfinite(spread) else None,
         reliable=not problem,
         problem=problem or None,
     )

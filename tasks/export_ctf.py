@@ -87,7 +87,7 @@ def write_defoci(
 def _write_profiles(
     folder: Path, record: TiltSeries, known: Known, ctf: Result | None, pixel_size: float, say: Say
 ) -> None:
-    """Write CTFFIND's profiles, in the order of its table: logarithms of the power, no background.
+    """Write CTFFIND's profiles, in the order of its table: power over the background, minus 1.
 
     A view of which there is no profile has zeros, so that the order holds.
     """

@@ -168,7 +168,7 @@ def gradient_plot(record: TiltSeries, gradients: Sequence[Row]) -> Plot | None:
     figure, axes = against_tilt("defocus gradient over x′ [Å/Å]")
     with matplotlib.rc_context(STYLE):
         for hand, colour in ((1, GREEN), (-1, ORANGE)):
-            believed = hand == record.hand
+            believed = hand == (record.handedness or record).hand  # of the axis as imported
             axes.plot(
                 tilts, curves[hand], "-" if believed else "--",
                 color=colour, linewidth=2 if believed else 1.2, label=f"hand {signed(hand)}",
@@ -204,7 +204,11 @@ def what_hand(record: TiltSeries) -> str:
     if seen is not None:
         shown = "cannot tell" if seen.measured is None else f"show {signed(seen.measured)}"
         sure = f"{min(100 * seen.confidence, 99.9):.1f} %"
-        if seen.forced:
+        if seen.hand and record.hand == -seen.hand:
+            words += f", the axis turned by 180° for {signed(seen.hand)} ({sure})"
+        elif seen.hand and not seen.forced and seen.measured is None:
+            words += " as the file has it"
+        elif seen.forced:
             words += f" as given; the spectra {shown} ({sure})"
         else:
             words += f" ({'' if seen.confidence < 0.999 else '> '}{sure})"

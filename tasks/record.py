@@ -84,7 +84,9 @@ class CtfEstimate(Record):
     astigmatism_uncertainty: float | None = Field(
         None, description="standard error of U − V, and of what turns it, each way [Å]"
     )
-    reliable: bool = Field(True, description="False: the value comes from the other views")
+    reliable: bool = Field(
+        True, description="False: not from its own rings, where known from others"
+    )
     problem: str | None = Field(None, description="why it is not reliable")
 
     @property

@@ -142,12 +142,12 @@ def _notes(record: TiltSeries) -> list[str]:
     used = [view for view in record.views if view.excluded is None]
     for what, views in (
         ("motion could not be measured", [v for v in used if v.motion and not v.motion.reliable]),
-        ("CTF is taken from the other views", [v for v in used if v.ctf and not v.ctf.reliable]),
+        ("CTF is not from the view's own rings", [v for v in used if v.ctf and not v.ctf.reliable]),
     ):
         if views:
             notes.append(f"{what}: {', '.join(plots.angle(view.tilt_angle) for view in views)}")
     seen = record.handedness
-    if seen is not None and seen.measured is not None and seen.measured != record.hand:
+    if seen is not None and seen.measured is not None and seen.measured != seen.hand:
         notes.append(f"defocus gradient: {plots_ctf.what_hand(record)}")
     return notes
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import floor
+from math import floor, isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.arrays import Array, to_host
+from kernels.arrays import Array, namespace, to_host
 from kernels.ctf import Ctf
 from kernels.ctf_fit import CtfFit, CtfSearch, GradientFit, ViewFit
 from kernels.ctf_likelihood import Gaussian, Point
@@ -20,6 +20,7 @@ from kernels.fourier import bin_images, binned_shape
 from kernels.geometry import View, aligned_from_raw, defocus_gradient
 from kernels.spectra import PolarSpectra, mean_spectrum, polar_spectra, tile_box, without_extremes
 from tasks.chunks.device import on_device
+from tasks.errors import UnusableData
 from tasks.parameters import CtfParameters
 from tasks.record import Acquisition
 from tasks.store import Result
@@ -175,8 +176,24 @@ def memory_of_view(shape: tuple[int, int], sampling: Sampling) -> int:
 
 def _image(job: Job, index: int) -> Array:
     image = without_extremes(on_device(np.asarray(job.source.images()[index])))
+    refuse_blank(image, index)
     reduction = job.sampling.reduction
     return bin_images(image, reduction) if reduction > 1 else image
+
+
+def refuse_blank(image: Array, index: int) -> None:
+    """Refuse an image of which there is no spectrum.
+
+    Raises
+    ------
+    UnusableData
+        If all pixels are equal, or one is no number.
+    """
+    xp = namespace(image)
+    low, high = float(xp.min(image)), float(xp.max(image))
+    if low == high or not isfinite(high - low):
+        why = "all pixels are equal" if low == high else "has pixels that are no numbers"
+        raise UnusableData(f"view {index + 1}: {why}: leave it out by exclude.views")
 
 
 def _polar(job: Job, image: Array) -> Polar:

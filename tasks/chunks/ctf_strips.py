@@ -14,6 +14,7 @@ from kernels.ctf_strips import WedgeSpectra, measure_wedges, strip_tiles, trial_
 from kernels.fourier import bin_images
 from kernels.geometry import View, defocus_offset, midplane_points
 from kernels.spectra import PolarSpectra, mean_spectrum, polar_spectra, without_extremes
+from tasks.chunks.ctf import refuse_blank
 from tasks.chunks.device import on_device
 from tasks.parameters import CtfParameters
 from tasks.record import Acquisition
@@ -54,6 +55,7 @@ def measure_view(
         Of plain numbers and lists, for `wedges_from_report`.
     """
     image = without_extremes(on_device(np.asarray(source.images()[index])))
+    refuse_blank(image, index)
     if reduction > 1:
         image = bin_images(image, reduction)
     sectors = WEDGES if parameters.search_astigmatism else 1

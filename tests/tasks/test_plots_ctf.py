@@ -172,6 +172,8 @@ def test_a_view_without_rings_does_not_flatten_the_gradients_of_the_others(
         (None, (None, None, 0.71, False), "hand unknown (71.0 %)"),
         (1, (1, 1, 0.99999, False), "hand +1 (> 99.9 %)"),
         (1, (1, -1, 0.995, True), "hand +1 as given; the spectra show −1 (99.5 %)"),
+        (1, (-1, -1, 0.995, False), "hand +1, the axis turned by 180° for −1 (99.5 %)"),
+        (-1, (-1, None, 0.5, False), "hand −1 as the file has it"),
         (1, (1, None, 0.6, True), "hand +1 as given; the spectra cannot tell (60.0 %)"),
     ],
 )

@@ -80,7 +80,7 @@ def test_the_page_tells_what_a_user_must_see(url: str, tmp_path: Path) -> None:
     for fact in (
         "title says <84.1°>",  # a conflict of the import, escaped in the page
         "View 7, 50.0°: dark: mean 2 where 94 is expected",
-        "CTF is taken from the other views: −47.0°",
+        "CTF is not from the view's own rings: −47.0°",
         "TS_02: motion failed: TS_02_3.mrc: cut off",
         "300 kV, 2.7 mm",
         "96 × 80 pixels",

@@ -180,13 +180,11 @@ def ctf_fit(size: int = 1024) -> Work:
     )
 
 
-def xray_erasing(size: int = 4096, hits: int = 3) -> Work:
-    rng = np.random.default_rng(0)
-    image = rng.poisson(5.5, (size, size)).astype(np.float32)
-    image.reshape(-1)[rng.integers(0, image.size, hits)] += 100
+def xray_erasing(size: int = 4096) -> Work:
+    image = np.random.default_rng(0).poisson(5.5, (size, size)).astype(np.float32)
     return Work(
-        f"{size}², {hits} hits",
-        lambda: xrays.find_spots(image, out=image),  # the same again: what is filled is no hit
+        f"{size}², in place, no hits",
+        lambda: xrays.find_spots(image, out=image),
         traffic=image.nbytes,
         flops=4 * image.size,
         note=lambda seconds: f"{1 / seconds:.1f} views/s",

@@ -173,19 +173,6 @@ def _moments(values, origin, low, high):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _look(source, least, most, up, down):  # type: ignore[no-untyped-def]
-    """Return how many pixels of a row are beyond limits; keep the extremes of each column."""
-    beyond = np.int32(0)
-    for x in range(len(source)):
-        value = source[x]
-        beyond += np.int32((value > up) | (value < down))
-    for x in range(len(source)):  # a loop of its own: together they are no vectors
-        least[x] = min(least[x], source[x])
-        most[x] = max(most[x], source[x])
-    return beyond
-
-
-@numba.njit(cache=True, nogil=True)
 def scan(  # type: ignore[no-untyped-def]
     image, out, copied, y_edges, x_edges, todo, high, low, lowest, highest
 ):
@@ -206,7 +193,14 @@ def scan(  # type: ignore[no-untyped-def]
                 left, right = x_edges[j], x_edges[j + 1]
                 source = image[y, left:right]
                 up, down = np.float32(high[i, j]), np.float32(low[i, j])
-                beyond = _look(source, least[left:right], most[left:right], up, down)
+                bottoms, tops = least[left:right], most[left:right]
+                length, beyond = right - left, np.int32(0)
+                for x in range(length):
+                    value = source[x]
+                    beyond += np.int32((value > up) | (value < down))
+                for x in range(length):  # a loop of its own: together they are no vectors
+                    bottoms[x] = min(bottoms[x], source[x])
+                    tops[x] = max(tops[x], source[x])
                 if copied:
                     out[y, left:right] = source
                 if beyond == 0:
@@ -215,7 +209,7 @@ def scan(  # type: ignore[no-untyped-def]
                     larger = np.empty(2 * (n + beyond), np.int64)
                     larger[:n] = found[:n]
                     found = larger
-                for x in range(right - left):
+                for x in range(length):
                     if (source[x] > up) | (source[x] < down):
                         found[n] = y * nx + left + x
                         n += 1

@@ -131,7 +131,7 @@ def expected_of_others(
         mean, sigma = _left_out(value, error, used, kernels[covariance])
         away = np.abs(value - mean) / np.sqrt(sigma**2 + error**2)
         worst = np.where(used, away.max(axis=0), 0.0)
-        # All that are about as bad go at once; what a bad one spoils may come back in later.
+        # All that are about as bad go at once; those that they spoilt may agree without them.
         if worst.max() <= OUTLIER:
             return Expected(mean, sigma, used)
         used &= worst < max(OUTLIER, 0.7 * worst.max())

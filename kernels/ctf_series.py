@@ -213,6 +213,7 @@ class Handedness:
 
 FLAT = 2.0  # degrees: below it a tilt shows no defocus gradient
 SURE = 0.99
+LEAST_STEEP = 3  # views that can agree on a hand
 CLEAR_SLOPE = 4.0  # standard errors
 
 
@@ -244,7 +245,7 @@ def handedness(positive: ArrayLike, negative: ArrayLike, tilts: ArrayLike) -> Ha
 
 def _agreement(gain: Floats, growth: Floats) -> float:
     """Return the probability, 0.5 to 1, that gains (n,) grow as `growth` by no chance."""
-    if len(gain) < 2 or not gain.any():
+    if len(gain) < LEAST_STEEP or not gain.any():
         return 0.5
     slope = (growth @ gain) / (growth @ growth)
     spread = float(((gain - slope * growth) ** 2).sum()) / (len(gain) - 1)

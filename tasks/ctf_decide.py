@@ -16,6 +16,7 @@ from kernels.ctf_plane import Plane
 from kernels.ctf_series import Expected
 from tasks.record import CtfEstimate, Handedness, Pretilt
 
+APART = "its own clear rings are far from what the other views expect"
 OUTVOTED = 10.0  # in log likelihood by which a fit alone beats what the other views allow
 
 
@@ -32,7 +33,8 @@ def decide(
 
     A view without rings of which the others expect nothing keeps its fit, without an uncertainty.
     """
-    if first.evidence > fit.evidence + OUTVOTED:
+    outvoted = first.evidence > fit.evidence + OUTVOTED
+    if outvoted:
         fit, priors = first, {}
     prior, away = priors.get("defocus"), 0.0
     if prior is not None:
@@ -56,13 +58,15 @@ def decide(
         uncertainty=None if lost else math.hypot(sigma["defocus"], ctf_series.SYSTEMATIC),
         astigmatism_uncertainty=None if lost else math.hypot(sigma["p"], sigma["q"]) / math.sqrt(2),
         reliable=not problem,
-        problem=problem or None,
+        problem=problem or (APART if outvoted else None),
     )
     return estimate, fit
 
 
 def _of_others(fit: CtfFit, priors: Mapping[str, Gaussian]) -> Ctf:
-    return ctf_of(fit, {name: prior.mean for name, prior in priors.items()})
+    # Astigmatism of which the others know nothing is that of noise.
+    expected = {name: prior.mean for name, prior in priors.items()}
+    return ctf_of(fit, {"p": 0.0, "q": 0.0, **expected})
 
 
 def ctf_of(fit: CtfFit, changed: Mapping[str, float]) -> Ctf:

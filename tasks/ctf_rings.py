@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -112,7 +113,7 @@ def coherent(work: Work, parameters: CtfParameters, used: Sequence[int]) -> Esti
             "spectrum_pixel": sampling.pixel_size,
             "gradients": told_gradients(alone.gradients, used),
             "expected": told_expected(expected, used),
-            **({"thickness_error": thickness.error} if thickness else {}),
+            **({"thickness_error": _finite(thickness.error)} if thickness else {}),
         },
     )
 
@@ -156,7 +157,9 @@ def _settle_hand(
         forced=forced is not None,
     )
     fits = [fit_from_report(_report_of(report, sign)) for report in reports]
-    return _Alone(fits, told, plane if hand else None, gradients)
+    # With a wrong hand, the views that agree with it are a choice that means nothing.
+    trusted = hand and hand == (measured.hand or hand)
+    return _Alone(fits, told, plane if trusted else None, gradients)
 
 
 def _hand_of_small_tilts(
@@ -229,3 +232,7 @@ def _with_thickness(
             )
         )
     return found, again
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -41,23 +41,21 @@ def by_strips(work: Work, parameters: CtfParameters, used: Sequence[int]) -> Est
     )
     expected = [_expected(work, parameters)] * len(used)
     forced = parameters.hand if parameters.hand != "measure" else None
-    hands: tuple[Hand, ...] = (forced,) if forced else (1, -1)
+    hands: tuple[Hand, ...] = (1, -1)
     fits = {
         hand: _fit(work, parameters, used, sampling, hand, expected, f"hand{hand:+d}")
         for hand in hands
     }
-    measured = None
-    if forced is None:
-        gains = [[fit.evidence for fit in fits[hand]] for hand in (1, -1)]
-        tilts = [record.views[i].tilt_angle for i in used]
-        measured = ctf_series.handedness(gains[0], gains[1], tilts)
-    sign: Hand = forced or (measured and measured.hand) or 1
+    gains = [[fit.evidence for fit in fits[hand]] for hand in hands]
+    tilts = [record.views[i].tilt_angle for i in used]
+    measured = ctf_series.handedness(gains[0], gains[1], tilts)
+    sign: Hand = forced or measured.hand or 1
     found = [fit.ctf.defocus for fit in fits[sign]]
     final = _fit(work, parameters, used, sampling, sign, found, "found")
     told = Handedness(
-        hand=forced or (measured and measured.hand) or None,
-        measured=(measured and measured.hand) or None,
-        confidence=measured.confidence if measured else 0.5,
+        hand=forced or measured.hand or None,
+        measured=measured.hand or None,
+        confidence=measured.confidence,
         forced=forced is not None,
     )
     return Estimate(

@@ -87,7 +87,7 @@ class CtfEstimate(Record):
     reliable: bool = Field(
         True, description="False: not from its own rings, where known from others"
     )
-    problem: str | None = Field(None, description="why it is not reliable")
+    problem: str | None = Field(None, description="why it is not reliable, or is doubtful")
 
     @property
     def defocus(self) -> float:

@@ -103,8 +103,8 @@ def corrected_frames(
         known = references.bad
         bad = also_bad if known is None else known | also_bad
         references = replace(references, bad=bad if bad.any() else None)
-    for i in range(before + first, before + last):
-        yield _corrected(movie, i, references)
+    for i in range(first, last):
+        yield _corrected(movie, before + i, references, seed=i)
 
 
 def summed_frames(
@@ -121,7 +121,7 @@ def summed_frames(
             total = xp.zeros(shape, dtype=xp.float32, device=device(frame))
         total += frame
     dark = None if references.dark is None else references.dark * float(last - first)
-    return _even(total, references.gain, dark, references.bad, before + first)
+    return _even(total, references.gain, dark, references.bad, seed=first)
 
 
 def _opened(
@@ -138,9 +138,9 @@ def _opened(
     return movie, before
 
 
-def _corrected(movie: Movie, i: int, references: References) -> Array:
+def _corrected(movie: Movie, i: int, references: References, seed: int) -> Array:
     raw = on_device(movie.frame(i))
-    return _even(raw, references.gain, references.dark, references.bad, i)
+    return _even(raw, references.gain, references.dark, references.bad, seed)
 
 
 def _even(raw: Array, gain: Array | None, dark: Array | None, bad: Mask | None, seed: int) -> Array:

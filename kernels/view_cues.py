@@ -154,8 +154,8 @@ def jumps(
             places[r] + move if m == i else places[m] - move
             for (r, m), move in zip(ends[own], moves[own], strict=True)
         ]
-        usual = np.median(places[near], axis=0)
-        seen = (np.array(told) - usual) * scales[i] @ turn.T / np.asarray(shape)
+        usual = np.median(shifts[near], axis=0)
+        seen = (np.array(told) * scales[i] - usual) @ turn.T / np.asarray(shape)
         middle = np.median(seen, axis=0)
         agree = (np.abs(seen - middle) < AGREEING).all(axis=1)
         if agree.sum() >= max(2, 0.6 * len(own)) and np.median(heights[own][agree]) >= MATCHED:

@@ -70,7 +70,8 @@ def exclude(
     if sum(reason is None for reason in reasons) < 3:
         raise WrongParameter(
             f"{series}: fewer than 3 of {len(views)} views would be left: name fewer views, or "
-            "lower --dark-threshold"
+            "switch off what finds them by a threshold of 0: "
+            + "; ".join(dict.fromkeys(filter(None, reasons)))
         )
     doubts = [doubt if reasons[i] is None else "" for i, doubt in enumerate(doubts)]
     angles = [f"{i} ({view.tilt_angle:.0f}°)" for i, view in enumerate(views, 1)]

@@ -18,8 +18,10 @@ Floats = NDArray[np.float64]
 DOUBT = 0.5  # of a threshold: from there on a view is doubtful
 DIM = 0.5  # of the brightness of other tilts: a view below is doubtful
 SIGNIFICANT = 6.0  # σ by which detail must be missing
-LOST = 0.4  # of the height of its neighbours' correlation peaks: a view that shows something else
-CLEAR, FAINT = 12.0, 9.0  # σ of those peaks that leave no doubt, and some
+# A view that shows something else: its correlation peaks, over those of its neighbours with each
+# other, and how high these are [σ]; without doubt, and with some. Good views have 0.53 or more.
+LOST = (0.4, 12.0)
+LIKELY_LOST = (0.47, 9.0)
 LEAST_MOTION = 30.0  # Å: less is never unusual
 MOST = 1 / 3  # of the views that may be called shifted or blurred: beyond, the rule is in doubt
 
@@ -104,10 +106,12 @@ class Judge:
         threshold = self.parameters.dark_threshold
         if threshold == 0:
             return
-        for dark in dark_views(self.means, self.tilts, threshold):
-            mean = self.means[dark.index]
+        judged = self._candidates()
+        means, tilts = ([values[i] for i in judged] for values in (self.means, self.tilts))
+        for dark in dark_views(means, tilts, threshold):
+            mean = means[dark.index]
             reason = f"dark: mean {mean:.3g} where about {dark.expected:.3g} is expected"
-            self._find(dark.index, reason, certain=True)
+            self._find(judged[dark.index], reason, certain=True)
 
     def _blocked(self, measured: Measured) -> None:
         bright = view_cues.brightness(measured.blocks, self.tilts, self.used)
@@ -182,12 +186,13 @@ class Judge:
                 "is accepted"
             )
             return [(jump / limit, Finding(i, reason, jump > limit))]
-        if match < LOST * across and across > FAINT:
+        if match < LIKELY_LOST[0] * across and across > LIKELY_LOST[1]:
             reason = (
                 f"shifted: matches its neighbours at {match:.1f} σ, which match each other at "
                 f"{across:.1f} σ"
             )
-            return [(LOST * across / match, Finding(i, reason, across > CLEAR))]
+            certain = match < LOST[0] * across and across > LOST[1]
+            return [(LOST[0] * across / match, Finding(i, reason, certain))]
         return []
 
     def _of_blur(self, i: int, missing: float, sigma: float) -> list[tuple[float, Finding]]:

@@ -61,7 +61,7 @@ def test_a_step_has_an_option_for_each_of_its_parameters(tiltflow: Command, step
     assert ended.code == 0
     for name in type(getattr(Pipeline(), step)).model_fields:
         # Help is a table, which cuts long names off.
-        assert f"--{name.replace('_', '-')}"[:20] in ended.out
+        assert f"--{name.replace('_', '-')}"[:16] in ended.out
     for shared in ("--branch", "--series", "--workers", "--gpus", "--memory", "--cluster"):
         assert shared in ended.out
 

@@ -155,11 +155,13 @@ def jumps(
             for (r, m), move in zip(ends[own], moves[own], strict=True)
         ]
         usual = np.median(shifts[near], axis=0)
-        seen = (np.array(told) * scales[i] - usual) @ turn.T / np.asarray(shape)
-        middle = np.median(seen, axis=0)
-        agree = (np.abs(seen - middle) < AGREEING).all(axis=1)
+        seen = np.array(told) * scales[i] - usual
+        # Beyond half of a padded image a displacement comes back from the other side.
+        far = np.abs(seen)
+        agree = (np.abs(far - np.median(far, axis=0)) < AGREEING * min(shape)).all(axis=1)
         if agree.sum() >= max(2, 0.6 * len(own)) and np.median(heights[own][agree]) >= MATCHED:
-            jump[i] = np.abs(middle).max()
+            shares = np.abs(seen[agree] @ turn.T) / np.asarray(shape)
+            jump[i] = np.median(shares, axis=0).max()
     return jump, match, across
 
 
@@ -167,6 +169,7 @@ def missing_detail(
     ratios: Floats,
     errors: Floats,
     noise_per_mean: Floats,
+    bright: Floats,
     tilts: Sequence[float],
     used: Sequence[bool],
 ) -> tuple[Floats, Floats]:
@@ -179,6 +182,8 @@ def missing_detail(
     noise_per_mean : (n,)
         Its noise over the view's mean. Where it is about the same in all views, as of counts, a
         view with less has been smoothed, and its detail is compared with the noise it should have.
+    bright : (n,)
+        From `brightness`: detail stands out from the noise in proportion to the electrons.
 
     Returns
     -------
@@ -201,7 +206,7 @@ def missing_detail(
         scatter = NORMAL_MAD * float(np.median(np.abs(values - expected)[known]))
         for i in np.flatnonzero(known).tolist():
             near = float(np.median(values[neighbours_of(i, known.tolist())]))
-            level = min(expected[i], near)
+            level = 1 + (min(expected[i], near) - 1) * min(1.0, bright[i])
             sigma = max(scatter, errors[i, sector])
             if level - 1 < max(LEAST_DETAIL, 5 * sigma):
                 continue

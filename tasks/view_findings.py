@@ -16,6 +16,7 @@ from tasks.parameters import ExcludeParameters
 Floats = NDArray[np.float64]
 
 DOUBT = 0.5  # of a threshold: from there on a view is doubtful
+WHOLE = 0.95  # of the field: a view that is as dim everywhere is not blocked
 DIM = 0.5  # of the brightness of other tilts: a view below is doubtful
 SIGNIFICANT = 6.0  # σ by which detail must be missing
 # A view that shows something else: its correlation peaks, over those of its neighbours with each
@@ -115,11 +116,12 @@ class Judge:
 
     def _blocked(self, measured: Measured) -> None:
         bright = view_cues.brightness(measured.blocks, self.tilts, self.used)
+        self.bright = bright
         shares = view_cues.blocked_shares(measured.blocks, self.tilts, self.used)
         self.columns |= {"brightness": _listed(bright), "blocked": _listed(shares)}
         limit = self.parameters.blocked_threshold
         for i in self._candidates():
-            if limit > 0 and shares[i] > DOUBT * limit:
+            if limit > 0 and DOUBT * limit < shares[i] < WHOLE:
                 reason = f"blocked: {shares[i]:.0%} of the field, up to {limit:.0%} is accepted"
                 self._find(i, reason, certain=bool(shares[i] > limit))
             elif self.parameters.dark_threshold > 0 and bright[i] < DIM:
@@ -165,7 +167,7 @@ class Judge:
         means = measured.blocks.mean(axis=(1, 2))
         noise = np.divide(measured.noise, means, out=np.zeros_like(means), where=means > 0)
         missing, sigma = view_cues.missing_detail(
-            measured.ratios, measured.errors, noise, self.tilts, self.used
+            measured.ratios, measured.errors, noise, self.bright, self.tilts, self.used
         )
         found = []
         for i in self._candidates():

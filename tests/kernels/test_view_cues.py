@@ -19,6 +19,7 @@ from kernels.view_cues import (
 TILTS = np.arange(-69, 70, 3.0).tolist()
 N = len(TILTS)
 USED = [True] * N
+BRIGHT = np.ones(N)
 SECANT = 1 / np.cos(np.radians(TILTS))
 
 
@@ -143,7 +144,7 @@ def detail(strength=0.9):
 def test_detail_that_is_missing_in_one_direction_is_told(view):
     ratios, errors, noise = detail()
     ratios[view, 3] = 1.05
-    missing, sigma = missing_detail(ratios, errors, noise, TILTS, USED)
+    missing, sigma = missing_detail(ratios, errors, noise, BRIGHT, TILTS, USED)
     assert missing[view] > 0.85
     assert sigma[view] > 8
     assert np.delete(missing, view).max() < 0.25
@@ -152,7 +153,7 @@ def test_detail_that_is_missing_in_one_direction_is_told(view):
 def test_a_view_smoothed_with_its_noise_is_told():
     ratios, errors, noise = detail()
     noise[11] *= 0.05
-    missing, _ = missing_detail(ratios, errors, noise, TILTS, USED)
+    missing, _ = missing_detail(ratios, errors, noise, BRIGHT, TILTS, USED)
     assert missing[11] > 1
     assert np.delete(missing, 11).max() < 0.25
 
@@ -160,13 +161,21 @@ def test_a_view_smoothed_with_its_noise_is_told():
 def test_noise_that_is_not_of_counts_says_nothing():
     ratios, errors, _ = detail()
     noise = np.random.default_rng(4).normal(0, 100, N)
-    assert missing_detail(ratios, errors, noise, TILTS, USED)[0].max() < 0.25
+    assert missing_detail(ratios, errors, noise, BRIGHT, TILTS, USED)[0].max() < 0.25
+
+
+def test_a_dim_view_is_not_taken_for_a_blurred_one():
+    ratios, errors, noise = detail()
+    ratios[9] = 1 + 0.4 * (ratios[9] - 1)
+    bright = np.where(np.arange(N) == 9, 0.4, 1.0)
+    assert missing_detail(ratios, errors, noise, bright, TILTS, USED)[0].max() < 0.25
+    assert missing_detail(ratios, errors, noise, BRIGHT, TILTS, USED)[0][9] > 0.5
 
 
 def test_ice_without_detail_is_not_judged():
     ratios, errors, noise = detail(0.05)
     ratios[7] = 1.0
-    missing, sigma = missing_detail(ratios, errors, noise, TILTS, USED)
+    missing, sigma = missing_detail(ratios, errors, noise, BRIGHT, TILTS, USED)
     assert np.isnan(missing).all()
     assert np.isnan(sigma).all()
 
@@ -175,7 +184,7 @@ def test_views_left_out_have_no_say():
     ratios, errors, noise = detail()
     used = [i % 3 != 0 for i in range(N)]
     ratios[::3] = 1.0
-    missing, _ = missing_detail(ratios, errors, noise, TILTS, used)
+    missing, _ = missing_detail(ratios, errors, noise, BRIGHT, TILTS, used)
     assert np.isnan(missing[::3]).all()
     assert np.nanmax(missing) < 0.25
 

@@ -101,7 +101,7 @@ def test_an_option_beats_a_file_and_leaving_out_beats_keeping(
 
 
 N, SIZE, PIXEL = 21, 256, 8.0
-BAR, SHIFTED, BLURRED, HALF_BLOCKED = 4, 8, 13, 17  # indices
+BAR, SHIFTED, BLURRED, HALF_BLOCKED, DIM = 4, 8, 13, 17, 11  # indices
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> str:
         if i == BLURRED:  # by 60 Å along x, before the electrons are counted
             seen = np.mean([np.roll(seen, k, axis=1) for k in range(-4, 5)], axis=0)
         mean = 190 * np.exp(-0.5 * (1 / cosine - 1))
-        expected = mean * np.clip(1 + seen, 0.1, None)
+        expected = mean * np.clip(1 + seen, 0.1, None) * (0.3 if i == DIM else 1)
         expected[:, : {BAR: 102, HALF_BLOCKED: 52}.get(i, 0)] *= 0.03
         views.append(rng.poisson(expected))
     write_stack(folder / "TS.st", np.array(views, dtype=np.int16), PIXEL)
@@ -153,10 +153,11 @@ def test_spoilt_views_are_left_out_with_their_reasons(spoilt: str) -> None:
     assert rows[SHIFTED]["jump"] is None or rows[SHIFTED]["jump"] > 0.5
     assert rows[BLURRED]["missing detail"] > 0.7
     doubts = {i: row["doubt"] for i, row in enumerate(rows) if row["doubt"]}
-    assert list(doubts) == [HALF_BLOCKED]
+    assert list(doubts) == [DIM, HALF_BLOCKED]
+    assert doubts[DIM] == "dim: 30% of the brightness that other tilts let expect"
     assert doubts[HALF_BLOCKED].startswith("blocked: 2")
     assert (
-        "3 of 21 views left out: 5 (-42°), 9 (-14°), 14 (21°); doubtful: 18 (49°)"
+        "3 of 21 views left out: 5 (-42°), 9 (-14°), 14 (21°); doubtful: 12 (7°) dim"
         in (told["message"])
     )
 

@@ -1,0 +1,47 @@
+"""Every parameter of every step: one source for options, YAML files, forms and docs.
+
+Lengths in Å, angles in degrees, dose in e/Å²; other units are in the name. What is here enters
+the key of a result. How a step is executed (`Execution`) never does.
+"""
+
+from tasks.parameters.alignment import (
+    CoarseParameters,
+    MarkerfreeParameters,
+    ReconstructParameters,
+    TransformParameters,
+)
+from tasks.parameters.base import Pair, Parameters
+from tasks.parameters.ctf import CtfParameters
+from tasks.parameters.imports import GainFlip, GainRotation, ImportParameters
+from tasks.parameters.motion import LEAST_PIXELS, MotionParameters, SumParameters
+from tasks.parameters.pipeline import Execution, Pipeline
+from tasks.parameters.views import (
+    DoseParameters,
+    EraseParameters,
+    ExcludeParameters,
+    PreprocessParameters,
+    ReductionFilter,
+)
+
+__all__ = [
+    "LEAST_PIXELS",
+    "CoarseParameters",
+    "CtfParameters",
+    "DoseParameters",
+    "EraseParameters",
+    "ExcludeParameters",
+    "Execution",
+    "GainFlip",
+    "GainRotation",
+    "ImportParameters",
+    "MarkerfreeParameters",
+    "MotionParameters",
+    "Pair",
+    "Parameters",
+    "Pipeline",
+    "PreprocessParameters",
+    "ReconstructParameters",
+    "ReductionFilter",
+    "SumParameters",
+    "TransformParameters",
+]

@@ -1,0 +1,113 @@
+"""Parameters of alignment, and of what rests on it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tasks.parameters.base import Parameters
+from tasks.parameters.views import ReductionFilter
+
+
+class CoarseParameters(Parameters):
+    """Coarse alignment by cosine-stretched cross-correlation."""
+
+    pixel_size: float = Field(10.0, gt=0, description="pixel that the views are reduced to [Å]")
+    high_pass: float = Field(
+        0.03, ge=0, description="width of the high-pass [cycles per reduced pixel]"
+    )
+    low_pass: float = Field(
+        0.25, gt=0, le=0.5, description="start of the low-pass [cycles per reduced pixel]"
+    )
+    low_pass_falloff: float = Field(
+        0.05, gt=0, description="width of its Gaussian end [cycles per reduced pixel]"
+    )
+    neighbours: int = Field(
+        3, ge=1, le=10, description="how many views further each view is compared with"
+    )
+    iterations: int = Field(3, ge=1, le=20, description="rounds of correlation")
+    turn_axis_on_hand: bool = Field(
+        False, description="turn the tilt axis by 180° where the CTF shows hand −1"
+    )
+
+
+class MarkerfreeParameters(Parameters):
+    """Refinement of the alignment by matching projections of the specimen itself."""
+
+    pixel_size: float = Field(
+        10.0, gt=0, description="pixel that the views are reduced to, at least about this [Å]"
+    )
+    thickness: float = Field(
+        3000.0, gt=0, description="depth of the volume that holds the specimen while matching [Å]"
+    )
+    rounds: int = Field(6, ge=1, le=50, description="most sweeps through the series")
+    tolerance: float = Field(
+        0.5, gt=0, description="sweeps end when the shifts change by less, root mean square [Å]"
+    )
+    refine_axis: bool = Field(True, description="refine the tilt axis, one value for the series")
+    axis_range: float = Field(
+        3.0, ge=0, le=90, description="search of the axis on both sides of the nominal one [°]"
+    )
+
+
+class TransformParameters(Parameters):
+    """Aligned stacks, for other programs and for looking; no later step reads them."""
+
+    alignment: Literal["markerfree", "coarse"] = Field(
+        "markerfree", description="which alignment is used"
+    )
+    xf: str | None = Field(
+        None, description="take the alignment from a file, of IMOD: 'DIR/{TS}.xf'"
+    )
+    images: Literal["dose", "erase"] = Field(
+        "dose", description="which images: as the dose step has them, or those before it"
+    )
+    binning: float = Field(
+        1.0, ge=1, le=64, description="pixels of the images per pixel of the stack, any factor"
+    )
+    filter: ReductionFilter = Field(
+        "fourier", description="against aliasing: Fourier cropping, or one of IMOD's kernels"
+    )
+    swap: Literal["auto", "yes", "no"] = Field(
+        "auto", description="swap width and height; auto: where the tilt axis is nearer to x"
+    )
+    taper: int = Field(
+        8, ge=0, description="width over which the edges of a view fade to its mean [pixels]"
+    )
+    excluded: Literal["keep", "drop"] = Field(
+        "drop", description="views left out: drop them, or keep them, flagged in the table"
+    )
+
+    @property
+    def by_alignment(self) -> bool:
+        """Whether the branch's alignment is used, and not a file."""
+        return self.xf is None
+
+
+class ReconstructParameters(Parameters):
+    """Reconstruction by weighted back-projection."""
+
+    alignment: Literal["markerfree", "coarse"] = Field(
+        "markerfree", description="which alignment is used"
+    )
+    binning: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
+        "auto", description="binning of the views; auto: voxels of at least 5 Å"
+    )
+    thickness: float = Field(2400.0, gt=0, description="height of the tomogram [Å]")
+    z_shift: float = Field(
+        0.0, description="height of the tomogram's centre over the specimen's origin [Å]"
+    )
+    radial_cutoff: float = Field(
+        0.35, gt=0, le=0.5, description="start of the low-pass of the ramp filter [cycles/voxel]"
+    )
+    radial_falloff: float = Field(
+        0.035, ge=0, description="true standard deviation of its Gaussian end [cycles/voxel]"
+    )
+    sirt_like_iterations: int = Field(
+        0, ge=0, le=200, description="filter like so many iterations of SIRT; 0: plain ramp"
+    )
+    invert: bool = Field(False, description="write matter bright")
+    storage: Literal["float32", "float16"] = Field(
+        "float32", description="number type of the stored tomogram"
+    )

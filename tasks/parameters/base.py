@@ -1,0 +1,33 @@
+"""What all parameter models have in common."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _pair(value: Any) -> Any:
+    """Return the two numbers of ``5,4`` or ``5x4``, as the command line has them."""
+    if not isinstance(value, str):
+        return value
+    numbers = re.split("[,x×]", value)
+    if len(numbers) != 2:
+        raise ValueError(f"{value!r} are not two numbers, such as 5,4")
+    return numbers
+
+
+Pair = Annotated[
+    tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(_pair)
+]
+
+
+class Parameters(BaseModel):
+    """Base of all parameter models: frozen, and refusing unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def for_series(self, name: str) -> Self:
+        """Return what of the parameters concerns series `name`."""
+        return self

@@ -1,0 +1,54 @@
+"""The parameters of all steps together, and how they are executed."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tasks.parameters.alignment import (
+    CoarseParameters,
+    MarkerfreeParameters,
+    ReconstructParameters,
+    TransformParameters,
+)
+from tasks.parameters.base import Parameters
+from tasks.parameters.ctf import CtfParameters
+from tasks.parameters.motion import MotionParameters
+from tasks.parameters.views import (
+    DoseParameters,
+    EraseParameters,
+    ExcludeParameters,
+    PreprocessParameters,
+)
+
+
+class Pipeline(Parameters):
+    """The parameters of every step, from movies to tomogram."""
+
+    motion: MotionParameters = MotionParameters()
+    exclude: ExcludeParameters = ExcludeParameters()
+    ctf: CtfParameters = CtfParameters()
+    erase: EraseParameters = EraseParameters()
+    dose: DoseParameters = DoseParameters()
+    preprocess: PreprocessParameters = PreprocessParameters()
+    coarse: CoarseParameters = CoarseParameters()
+    markerfree: MarkerfreeParameters = MarkerfreeParameters()
+    transform: TransformParameters = TransformParameters()
+    reconstruct: ReconstructParameters = ReconstructParameters()
+
+
+class Execution(Parameters):
+    """Where and how wide a run is executed; never changes a result."""
+
+    cluster: str = Field(
+        "auto",
+        description="auto, local, cuda, threads, slurm, kubernetes or a scheduler's address tcp://…",
+    )
+    workers: int | None = Field(
+        None, ge=1, description="number of workers; empty: one per GPU or core"
+    )
+    gpus: str | None = Field(
+        None, description="GPUs to use, e.g. '0,1'; 'none' for the CPU; empty: all"
+    )
+    memory: str | None = Field(
+        None, description="memory of one worker, e.g. '8GB'; empty: its share of this machine"
+    )

@@ -41,4 +41,3 @@ def strip_profile(power: Power, plain: Power, ctf: Ctf, shape: Floats) -> CtfPro
         correlation=local_correlation(data, fit, k, ctf),
         noise=1 / np.sqrt(np.maximum(pixels, 1)),
     )
-

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from tasks import plots_ctf, plots_ctf_view, plots_erase, plots_motion, plots_power
 from tasks.parameters import Pipeline
 from tasks.record import Acquisition, FileIdentity, ImportedField, TiltSeries, View
 from tasks.steps import STEPS, inputs_of, result_key
@@ -246,3 +248,28 @@ def fake_run(tmp_path: Path) -> Callable[..., FakeRun]:
         return FakeRun(project.add_series(imported(name, shape)), pipeline, branch)
 
     return make
+
+
+@pytest.fixture
+def record(fake_run: Callable[..., Any]) -> TiltSeries:
+    """Return the record of a series whose CTF is known."""
+    run = fake_run()
+    run.motion()
+    run.exclude()
+    run.ctf()
+    record: TiltSeries = run.series.record("main")
+    return record
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Collect the figures that are drawn."""
+    drawn: list[Figure] = []
+
+    def keep(figure: Figure) -> str:
+        drawn.append(figure)
+        return ""
+
+    for module in (plots_ctf, plots_ctf_view, plots_erase, plots_motion, plots_power):
+        monkeypatch.setattr(module, "svg", keep)
+    return drawn

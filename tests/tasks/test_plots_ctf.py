@@ -16,29 +16,6 @@ from tasks.report import write_report
 TILTS = (-47.0, -20.0, 0.0, 13.0, 30.0, 47.0, 50.0)  # of tests/tasks/conftest.py, the last is dark
 
 
-@pytest.fixture
-def record(fake_run) -> TiltSeries:  # type: ignore[no-untyped-def]
-    run = fake_run()
-    run.motion()
-    run.exclude()
-    run.ctf()
-    record: TiltSeries = run.series.record("main")
-    return record
-
-
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Collect the figures that are drawn."""
-    drawn: list[Figure] = []
-
-    def keep(figure: Figure) -> str:
-        drawn.append(figure)
-        return ""
-
-    monkeypatch.setattr(plots_ctf, "svg", keep)
-    return drawn
-
-
 def changed(record: TiltSeries, **fields: Sequence[Any]) -> TiltSeries:
     """Return the record with other values of its views' CTFs."""
     views = []

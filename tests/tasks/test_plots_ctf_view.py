@@ -7,7 +7,6 @@ import pytest
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from tasks import plots_ctf_view
 from tasks.plots_ctf_view import CURVES, resolution_ticks, shown_views, spectrum_panel
 from tasks.record import CtfEstimate, TiltSeries
 from tasks.report import write_report
@@ -16,29 +15,6 @@ BOX, PIXEL = 512, 2.0  # Å
 U, V, ANGLE = 32000.0, 24000.0, 35.0
 FITTED = 6.0  # Å
 FREQUENCY = np.linspace(1 / 30, 1 / 5, 150)
-
-
-@pytest.fixture
-def record(fake_run) -> TiltSeries:  # type: ignore[no-untyped-def]
-    run = fake_run()
-    run.motion()
-    run.exclude()
-    run.ctf()
-    record: TiltSeries = run.series.record("main")
-    return record
-
-
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Collect the figures that are drawn."""
-    drawn: list[Figure] = []
-
-    def keep(figure: Figure) -> str:
-        drawn.append(figure)
-        return ""
-
-    monkeypatch.setattr(plots_ctf_view, "svg", keep)
-    return drawn
 
 
 def power(ky: Any, kx: Any, angle: float = ANGLE) -> NDArray[np.float64]:

@@ -24,20 +24,6 @@ def record(fake_run) -> TiltSeries:  # type: ignore[no-untyped-def]
     return record
 
 
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Collect the figures that are drawn."""
-    drawn: list[Figure] = []
-
-    def keep(figure: Figure) -> str:
-        drawn.append(figure)
-        return ""
-
-    monkeypatch.setattr(plots_motion, "svg", keep)
-    monkeypatch.setattr(plots_power, "svg", keep)
-    return drawn
-
-
 def moved(record: TiltSeries, *models: str) -> TiltSeries:
     """Return the record with other models of motion."""
     views = [

@@ -21,6 +21,7 @@ from kernels.ctf_search import (
     LEAST_DEFOCUS,
     Search,
     best_astigmatism,
+    check_ranges,
     highest_peaks,
     search_rings,
 )
@@ -60,16 +61,9 @@ class CtfSearch:
     phase_shifts: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
-        if not self.min_resolution > self.max_resolution > 0:
-            raise ValueError(
-                f"resolutions are {self.min_resolution} to {self.max_resolution} Å, "
-                "expected the larger number first"
-            )
-        if not LEAST_DEFOCUS <= self.min_defocus < self.max_defocus:
-            raise ValueError(
-                f"defocus range is {self.min_defocus} to {self.max_defocus} Å, "
-                f"expected a range above {LEAST_DEFOCUS}"
-            )
+        check_ranges(
+            (self.min_resolution, self.max_resolution), (self.min_defocus, self.max_defocus)
+        )
         for name in ("step", "astigmatism_tolerance"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)} Å, expected more than 0")

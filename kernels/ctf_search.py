@@ -41,6 +41,26 @@ class Search:
     evidence: Floats
 
 
+def check_ranges(resolutions: tuple[float, float], defocus: tuple[float, float]) -> None:
+    """Raise ValueError unless resolutions fall and the defocus rises from at least 1000 Å.
+
+    Parameters
+    ----------
+    resolutions, defocus : (float, float)
+        Between which rings are fitted and the defocus is searched [Å].
+    """
+    if not resolutions[0] > resolutions[1] > 0:
+        raise ValueError(
+            f"resolutions are {resolutions[0]} to {resolutions[1]} Å, "
+            "expected the larger number first"
+        )
+    if not LEAST_DEFOCUS <= defocus[0] < defocus[1]:
+        raise ValueError(
+            f"defocus range is {defocus[0]} to {defocus[1]} Å, "
+            f"expected a range above {LEAST_DEFOCUS}"
+        )
+
+
 def search_rings(
     rings: Rings, gradient: tuple[float, float], optics: Optics, defocus: Floats, phases: Floats
 ) -> Search:

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kernels.ctf import Ctf, zeros
 from kernels.ctf_profile import CtfProfile, fitted_resolution
+from kernels.ctf_search import LEAST_DEFOCUS
 from kernels.ctf_strip_astigmatism import Astigmatism, find_astigmatism
 from kernels.ctf_strip_curves import SHAPES, Curves, curves, over_background, peak
 from kernels.ctf_strip_power import Power, averaged
@@ -31,7 +32,7 @@ from kernels.ctf_strip_search import (
     refine_phases,
     view_groups,
 )
-from kernels.ctf_strips import LEAST_DEFOCUS, WedgeSpectra
+from kernels.ctf_strips import WedgeSpectra
 
 Floats = NDArray[np.float64]
 

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.ctf import Ctf
+from kernels.ctf_search import LEAST_DEFOCUS, check_ranges
 from kernels.ctf_strip_curves import SHAPES, curves, peak
 from kernels.ctf_strip_power import Power, assumed
-from kernels.ctf_strips import LEAST_DEFOCUS, WedgeSpectra
+from kernels.ctf_strips import WedgeSpectra
 
 Floats = NDArray[np.float64]
 
@@ -66,16 +67,9 @@ class StripSearch:
     phase_shifts: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.min_resolution > self.max_resolution > 0:
-            raise ValueError(
-                f"resolutions are {self.min_resolution} to {self.max_resolution} Å, "
-                "expected the larger number first"
-            )
-        if not LEAST_DEFOCUS <= self.min_defocus < self.max_defocus:
-            raise ValueError(
-                f"defocus range is {self.min_defocus} to {self.max_defocus} Å, "
-                f"expected a range above {LEAST_DEFOCUS}"
-            )
+        check_ranges(
+            (self.min_resolution, self.max_resolution), (self.min_defocus, self.max_defocus)
+        )
         for name in ("step", "astigmatism_tolerance", "min_views"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")

@@ -16,11 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from kernels.ctf import Ctf, coefficients
 from kernels.ctf_rings import with_power
+from kernels.ctf_search import LEAST_DEFOCUS
 from kernels.spectra import PolarSpectra
 
 Floats = NDArray[np.float64]
 
-LEAST_DEFOCUS = 1000.0  # Å: below it a tile's zeros cannot be brought to those of the others
 LEVEL_RESOLUTION = 30.0  # Å: tiles are brought to one level of the power beyond it
 
 

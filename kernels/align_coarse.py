@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kernels.arrays import Array, asarray_like, namespace
 from kernels.correlate import cross_correlation, find_peak
 from kernels.fourier import Shape, bin_images, fast_size, frequencies, pad, rfft2
-from kernels.geometry import View, in_plane_rotation
+from kernels.geometry import View, image_matrix, in_plane_rotation
 from kernels.resample import resample, sampling
 
 # Band-pass of IMOD's tiltxcorr, in cycles per pixel: high-pass sigma, radius, low-pass sigma.
@@ -71,7 +71,7 @@ def aligned_shape(shape: Shape, axis: float) -> Shape:
 
 def move_view(view: View, dy: float, dx: float) -> View:
     """Add to a view's shift what its content is displaced by in the aligned frame [Å]."""
-    x, y = in_plane_rotation(view.axis) @ (dx, dy) * view.magnification
+    x, y = image_matrix(view) @ (dx, dy)
     return replace(view, shift_x=view.shift_x + float(x), shift_y=view.shift_y + float(y))
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from kernels.align_coarse import move_view, stretch
 from kernels.arrays import Array, device, namespace
 from kernels.fourier import rfft2
-from kernels.geometry import View, across, in_plane_rotation, with_origin
+from kernels.geometry import View, across, image_matrix, with_origin
 from kernels.matching_rays import smear
 from kernels.matching_reference import (
     Bench,
@@ -268,7 +268,7 @@ def centre_across(views: Sequence[View], used: Sequence[bool]) -> tuple[View, ..
     """Move the origin, in x and y, to where the raw images' centres lie on average."""
     chosen = [view for view, flag in zip(views, used, strict=True) if flag]
     seen = np.array(
-        [in_plane_rotation(-v.axis) @ (v.shift_x, v.shift_y) / v.magnification for v in chosen]
+        [np.linalg.solve(image_matrix(v), (v.shift_x, v.shift_y)) for v in chosen]
     )
     cosines = np.array([stretch(v.tilt) for v in chosen])
     x = float(seen[:, 0] @ cosines / (cosines @ cosines))

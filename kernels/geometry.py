@@ -8,9 +8,10 @@ All conventions of geometry are decided here and nowhere else:
 
       x′ =  X cos θ + Z sin θ        y′ = Y        z′ = −X sin θ + Z cos θ
 
-* Raw image: ``(x, y) = R(φ) · m · (x′, y′) + shift``, in Å from the centre pixel (index
+* Raw image: ``(x, y) = R(φ) · m · S · (x′, y′) + shift``, in Å from the centre pixel (index
   n // 2 of each axis), x to the right, y along increasing row index, φ the tilt-axis angle
-  counter-clockwise from image +y, m the magnification.
+  counter-clockwise from image +y, m the magnification, ``S = (s cos δ, 0; s sin δ, 1)`` what
+  stretch s and skew δ do to the image across the tilt axis (the unit matrix unless solved).
 * Underfocus is positive. A point has ``Δf = Δf_view − hand · (z′ − z′_ref)``, z′_ref being the
   depth at which the ray through the raw image's centre meets the specimen's mid-plane.
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import cos, radians, sin
+from math import atan2, cos, degrees, hypot, radians, sin
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -45,6 +46,10 @@ class View:
         Size of the raw image relative to the specimen.
     x_tilt : float
         Rotation α of the specimen about x before tilting [degrees].
+    stretch : float
+        Size s of the raw image across the tilt axis, relative to that along it.
+    skew : float
+        Angle δ by which the direction across the tilt axis leaves the right angle [degrees].
     """
 
     tilt: float
@@ -53,12 +58,39 @@ class View:
     shift_y: float = 0.0
     magnification: float = 1.0
     x_tilt: float = 0.0
+    stretch: float = 1.0
+    skew: float = 0.0
 
 
 def in_plane_rotation(angle: float) -> Matrix:
     """Return the 2×2 matrix that turns (x, y) counter-clockwise by `angle` degrees."""
     c, s = cos(radians(angle)), sin(radians(angle))
     return np.array([[c, -s], [s, c]])
+
+
+def image_matrix(view: View) -> Matrix:
+    """Return the 2×2 matrix that takes aligned (x′, y′) to raw (x, y): R(φ) · m · S."""
+    c, s = cos(radians(view.skew)), sin(radians(view.skew))
+    distortion = np.array([[view.stretch * c, 0.0], [view.stretch * s, 1.0]])
+    return in_plane_rotation(view.axis) @ distortion * view.magnification
+
+
+def view_parts(matrix: ArrayLike) -> tuple[float, float, float, float]:
+    """Return axis [degrees], magnification, stretch and skew [degrees]: `image_matrix` undone.
+
+    Raises
+    ------
+    ValueError
+        If the matrix (2, 2) has no inverse or mirrors.
+    """
+    a = np.asarray(matrix, dtype=np.float64)
+    if not np.linalg.det(a) > 0:
+        raise ValueError(f"matrix {a.tolist()} is singular or mirrors")
+    # The second column is m (−sin φ, cos φ): along the tilt axis nothing is distorted.
+    axis = degrees(atan2(-a[0, 1], a[1, 1]))
+    magnification = hypot(a[0, 1], a[1, 1])
+    across, along = in_plane_rotation(-axis) @ a[:, 0] / magnification
+    return axis, magnification, hypot(across, along), degrees(atan2(along, across))
 
 
 def tilt_rotation(view: View) -> Matrix:
@@ -88,16 +120,14 @@ def depth(points: ArrayLike, view: View) -> Matrix:
 
 def raw_from_aligned(aligned: ArrayLike, view: View) -> Matrix:
     """Map aligned coordinates x′, y′ (n, 2) [Å] to raw image coordinates x, y (n, 2) [Å]."""
-    rotation = in_plane_rotation(view.axis) * view.magnification
     shift = np.array([view.shift_x, view.shift_y])
-    return np.asarray(aligned, dtype=np.float64) @ rotation.T + shift
+    return np.asarray(aligned, dtype=np.float64) @ image_matrix(view).T + shift
 
 
 def aligned_from_raw(raw: ArrayLike, view: View) -> Matrix:
     """Map raw image coordinates x, y (n, 2) [Å] to aligned coordinates x′, y′ (n, 2) [Å]."""
-    rotation = in_plane_rotation(-view.axis) / view.magnification
     shift = np.array([view.shift_x, view.shift_y])
-    return (np.asarray(raw, dtype=np.float64) - shift) @ rotation.T
+    return (np.asarray(raw, dtype=np.float64) - shift) @ np.linalg.inv(image_matrix(view)).T
 
 
 def project(points: ArrayLike, view: View) -> Matrix:

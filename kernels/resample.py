@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kernels.arrays import Array, asarray_like, is_numpy, namespace
 from kernels.fourier import Shape, bin_images, binned_shape, irfft2, rfft2
-from kernels.geometry import View, in_plane_rotation
+from kernels.geometry import View, image_matrix
 
 # The quintic B-spline's polynomials in the distance: within 1, from 1 to 2, from 2 to 3. They are
 # float32, or the compiled body would work in double precision.
@@ -42,7 +42,7 @@ def resample_view(
     ----------
     image : (ny, nx) float32
     view : View
-        Its axis, magnification and shift are used.
+        Its axis, magnification, stretch, skew and shift are used.
     pixel_size : float
         Of `image` [Å].
     out_shape : (ny, nx)
@@ -90,7 +90,7 @@ def sampling(
     """
     new = reduced or binned_shape(shape, binning)[0]
     # geometry speaks (x, y), arrays (y, x): both axes of the matrix are reversed.
-    matrix = (in_plane_rotation(view.axis) * view.magnification)[::-1, ::-1]
+    matrix = image_matrix(view)[::-1, ::-1]
     shift = np.array([view.shift_y, view.shift_x]) / (pixel_size * binning)
     centre, out_centre = (np.array([n // 2 for n in s], dtype=np.float64) for s in (new, out_shape))
     return matrix, centre + shift - matrix @ out_centre

@@ -136,6 +136,8 @@ class Geometry(Record):
     shift_y: float = Field(0.0, description="place of the specimen's origin in the raw image [Å]")
     magnification: float = Field(1.0, gt=0, description="of the raw image")
     x_tilt: float = Field(0.0, description="rotation about x before tilting [°]")
+    stretch: float = Field(1.0, gt=0, description="size of the image across the tilt axis")
+    skew: float = Field(0.0, description="of the direction across the tilt axis [°]")
 
     def view(self) -> ViewGeometry:
         """Return the kernel's description of this view."""

@@ -1,0 +1,75 @@
+"""Smooth deformation of the specimen during a series, such as doming under the beam.
+
+A point at (X, Y) moves by ``D(X, Y, t)``, three components that are products of polynomials in
+X and Y and of powers of the time t, which is the dose that the specimen has received, scaled to
+0 … 1 over the series. View i therefore sees the point displaced, in the aligned frame, by
+
+    (Δx′, Δy′) = first two rows of R_y(θ_i) · R_x(α_i) · D(X, Y, t_i)
+
+(`kernels.geometry`). One set of coefficients so explains all views, whatever their tilt. What
+does not depend on X and Y is a shift of the view and left out, and so is what does not depend on
+t, which is where the points are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kernels.geometry import View, tilt_rotation
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Deformation:
+    """Coefficients of a deformation.
+
+    Attributes
+    ----------
+    coefficients : (3, n_space, n_time) float64
+        Of X, Y, Z, of `space_powers` and of t¹, t² … [Å].
+    half_width : float
+        X and Y count in units of it [Å].
+    """
+
+    coefficients: Floats
+    half_width: float
+
+    @property
+    def degree(self) -> int:
+        """Highest total power of X and Y."""
+        count = self.coefficients.shape[1]
+        return next(d for d in range(1, 20) if len(space_powers(d)) == count)
+
+
+def space_powers(degree: int) -> list[tuple[int, int]]:
+    """Return the powers (of X, of Y) up to a total `degree`, but for the constant."""
+    return [(n - k, k) for n in range(1, degree + 1) for k in range(n + 1)]
+
+
+def space_terms(points: ArrayLike, half_width: float, degree: int) -> Floats:
+    """Return (n, n_space): the powers of X and Y at points (n, 2 or 3) [Å]."""
+    scaled = np.asarray(points, dtype=np.float64)[:, :2] / half_width
+    return np.stack([scaled[:, 0] ** a * scaled[:, 1] ** b for a, b in space_powers(degree)], 1)
+
+
+def time_terms(time: ArrayLike, count: int) -> Floats:
+    """Return (n, count): t, t², … at times (n,), 0 to 1."""
+    return np.asarray(time, dtype=np.float64)[:, None] ** np.arange(1, count + 1)
+
+
+def displacements(deformation: Deformation, points: ArrayLike, time: float) -> Floats:
+    """Return D (n, 3) [Å] of specimen points (n, 2 or 3) [Å] at one time."""
+    space = space_terms(points, deformation.half_width, deformation.degree)
+    powers = time_terms([time], deformation.coefficients.shape[2])[0]
+    return space @ (deformation.coefficients @ powers).T
+
+
+def seen_displacements(
+    deformation: Deformation, points: ArrayLike, time: float, view: View
+) -> Floats:
+    """Return what a view sees of D in the aligned frame, (n, 2) as Δx′, Δy′ [Å]."""
+    return displacements(deformation, points, time) @ tilt_rotation(view)[:2].T

@@ -11,12 +11,14 @@ from flows.session import each
 from flows.tomogram import carry_out
 from tasks import cluster
 from tasks.parameters import (
+    AlignParameters,
     CoarseParameters,
     CtfParameters,
     DoseParameters,
     EraseParameters,
     ExcludeParameters,
     Execution,
+    FiducialParameters,
     MarkerfreeParameters,
     MotionParameters,
     Parameters,
@@ -141,6 +143,30 @@ def coarse(
 ) -> None:
     """Align the views by cosine-stretched cross-correlation."""
     run_step("coarse", project, parameters, series, branch, execution)
+
+
+@step_flow(name="fiducials")
+def fiducials(
+    project: Project,
+    parameters: FiducialParameters = FiducialParameters(),
+    series: SeriesNames = None,
+    branch: Branch = "main",
+    execution: Execution = Execution(),
+) -> None:
+    """Find gold beads and follow them through the views."""
+    run_step("fiducials", project, parameters, series, branch, execution)
+
+
+@step_flow(name="align")
+def align(
+    project: Project,
+    parameters: AlignParameters = AlignParameters(),
+    series: SeriesNames = None,
+    branch: Branch = "main",
+    execution: Execution = Execution(),
+) -> None:
+    """Align the views by their beads: bundle adjustment."""
+    run_step("align", project, parameters, series, branch, execution)
 
 
 @step_flow(name="markerfree")

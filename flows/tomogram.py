@@ -8,12 +8,15 @@ from prefect import Task, flow
 
 from flows.arguments import Branch, Project, SeriesName, Until
 from tasks import cluster
+from tasks.align import align
+from tasks.choice import settled
 from tasks.coarse import coarse
 from tasks.ctf import ctf
 from tasks.dose import dose
 from tasks.erase import erase
 from tasks.errors import UserError, one_line
 from tasks.exclude import exclude
+from tasks.fiducials import fiducials
 from tasks.markerfree import markerfree
 from tasks.motion import motion
 from tasks.parameters import Execution, Parameters, Pipeline
@@ -33,6 +36,8 @@ STEP_TASKS: dict[str, Task[..., Outcome]] = {
     "dose": dose,
     "preprocess": preprocess,
     "coarse": coarse,
+    "fiducials": fiducials,
+    "align": align,
     "markerfree": markerfree,
     "transform": transform,
     "reconstruct": reconstruct,
@@ -73,11 +78,18 @@ def tomogram(
     parse_project(project).series(series).project.note_request(
         branch, pipeline.model_dump(mode="json")
     )
+    outcomes: list[Outcome] = []
+    also: list[str] = []
+    of = parse_project(project).series(series)
     with cluster.opened(execution) as running:
-        return [
-            carry_out(name, project, series, getattr(pipeline, name), branch, running)
-            for name in needed(pipeline, until)
-        ]
+        while len(outcomes) < len(steps := needed(pipeline, until, also)):
+            step = steps[len(outcomes)]
+            parameters = getattr(pipeline, step)
+            outcomes.append(carry_out(step, project, series, parameters, branch, running))
+            if step == "fiducials":  # they decide what follows, never what came before
+                also.append(step)
+                pipeline = settled(pipeline, of.result(step, outcomes[-1].key))
+    return outcomes
 
 
 def carry_out(

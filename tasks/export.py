@@ -22,6 +22,7 @@ from tasks.export_motion import write_motion
 from tasks.export_stacks import write_stacks
 from tasks.formats.mrc import write_stack, write_volume
 from tasks.record import TiltSeries
+from tasks.steps import ALIGNMENTS
 from tasks.store import Result, Series, parse_project
 from tasks.tables import current_result
 
@@ -147,13 +148,11 @@ def find_source(series: Series, branch: str, say: Say = lambda line: None) -> So
     NotThere
         If that is nothing.
     """
-    found = {
-        step: current_result(series, branch, step)
-        for step in ("motion", "exclude", "ctf", "coarse", "markerfree", "reconstruct")
-    }
+    # What is exported must fit together: the tomogram, or the best alignment, decides.
+    order = ("reconstruct", *ALIGNMENTS, "exclude", "motion")
+    found = {step: current_result(series, branch, step) for step in (*order, "ctf")}
     tomogram = found["reconstruct"]
-    # What is exported must fit together: the tomogram, or the last alignment, decides.
-    last = tomogram or found["markerfree"] or found["coarse"] or found["exclude"] or found["motion"]
+    last = next((found[step] for step in order if found[step] is not None), None)
     if last is None:
         others = ", ".join(sorted(set(series.branches()) - {branch}))
         raise NotThere(
@@ -162,7 +161,7 @@ def find_source(series: Series, branch: str, say: Say = lambda line: None) -> So
             + f": `tiltflow run {series.project.url}` first"
         )
     keys = _origins(last)
-    alignment = next((step for step in ("markerfree", "coarse") if step in keys), None)
+    alignment = next((step for step in ALIGNMENTS if step in keys), None)
     if tomogram is not None and alignment and series.pointer(branch, alignment) != keys[alignment]:
         say(
             f"{series.name}: branch {branch} has another {alignment} alignment than its tomogram: "

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tasks.choice import is_open, settled
 from tasks.errors import NotThere, UnusableData, one_line
 from tasks.parameters import Parameters, Pipeline
 from tasks.steps import STEPS, inputs_of, needed, result_key
@@ -47,8 +48,13 @@ def plan(
     record = series.imported()
     keys: dict[str, str] = {}
     planned: dict[str, Planned] = {}
-    for name in needed(pipeline, until, also):
+    while len(planned) < len(names := needed(pipeline, until, also)):
+        name = names[len(planned)]
         step, parameters = STEPS[name], getattr(pipeline, name)
+        if is_open(parameters):
+            why = "the beads decide which alignment is used"
+            planned[name] = _without_key(series, name, branch, why, "to do")
+            continue
         needs = inputs_of(step, parameters)
         if unknown := [before for before in needs if before not in keys]:
             planned[name] = _without_key(series, name, branch, f"{unknown[0]} comes first", "to do")
@@ -59,7 +65,16 @@ def plan(
         except UnusableData as error:  # a file that the parameters name is gone
             planned[name] = _without_key(series, name, branch, one_line(error), "failed")
             continue
-        planned[name] = _state(series.result(name, keys[name]), parameters, branch)
+        result = series.result(name, keys[name])
+        planned[name] = _state(result, parameters, branch)
+        if name == "fiducials":
+            pointer = series.pointer(branch, name)
+            # What the last look at the beads decided is the best guess of what the next one will.
+            for known in (result, series.result(name, pointer or NO_KEY)):
+                if known.complete():
+                    also = (*also, name)
+                    pipeline = settled(pipeline, known)
+                    break
     return planned
 
 
@@ -72,12 +87,15 @@ def _without_key(series: Series, step: str, branch: str, why: str, state: State)
 
 def current_plan(series: Series, branch: str = "main") -> dict[str, Planned]:
     """Return the plan with the parameters of a branch: of its results, else of its last run."""
-    values = requested_pipeline(series.project, branch).model_dump()
+    requested = requested_pipeline(series.project, branch)
+    values = requested.model_dump()
     for name in STEPS:
         key = series.pointer(branch, name)
         attributes = {} if key is None else series.result(name, key).attributes()
         if "parameters" in attributes:
             values[name] = _known(name, attributes["parameters"])
+            if is_open(getattr(requested, name)) and series.pointer(branch, "fiducials"):
+                values[name]["alignment"] = "auto"
     made = [name for name in STEPS if STEPS[name].side and series.pointer(branch, name)]
     return plan(series, Pipeline.model_validate(values), branch, also=made)
 

@@ -7,6 +7,7 @@ from functools import partial
 
 from kernels.align_coarse import aligned_shape
 from tasks import cluster
+from tasks.choice import settled_step
 from tasks.chunks.dose import Weighting
 from tasks.chunks.reconstruct import (
     ROWS,
@@ -40,6 +41,7 @@ def reconstruct(
     is dark unless inverted. Rows of the tomogram depend on no other rows, so slabs along y share
     nothing, neither rows of views nor bricks.
     """
+    parameters = settled_step(parameters, project, series, branch)
     work = begin("reconstruct", project, series, parameters, branch, execution)
     if work.done:
         return work.adopt()

@@ -160,6 +160,27 @@ STEPS: dict[str, Step] = {
             asks={"turn_axis_on_hand": ("ctf",)},
         ),
         Step(
+            "fiducials",
+            version=1,
+            reads=("views.tilt_angle", "acquisition.tilt_axis", "acquisition.pixel_size"),
+            about="find gold beads and follow them through the views",
+            inputs=("erase", "exclude", "coarse"),
+        ),
+        Step(
+            "align",
+            version=1,
+            reads=(
+                "views.tilt_angle",
+                "views.prior_dose",
+                "views.dose",
+                "acquisition.tilt_axis",
+                "acquisition.pixel_size",
+            ),
+            about="align the views by their beads: bundle adjustment",
+            inputs=("exclude", "coarse", "fiducials"),
+            files=("beads_from",),
+        ),
+        Step(
             "markerfree",
             version=2,
             reads=("views.tilt_angle", "acquisition.tilt_axis", "acquisition.pixel_size"),
@@ -177,7 +198,7 @@ STEPS: dict[str, Step] = {
             ),
             about="write the views aligned by one interpolation, for other programs",
             inputs=("{images}", "exclude"),
-            asks={"by_alignment": ("{alignment}",)},
+            asks={"by_alignment": ("{alignment_step}",)},
             files=("xf",),
             side=True,
         ),
@@ -186,18 +207,27 @@ STEPS: dict[str, Step] = {
             version=2,
             reads=("views.tilt_angle", "acquisition.pixel_size"),
             about="reconstruct the tomogram by weighted back-projection",
-            inputs=("dose", "exclude", "{alignment}"),
+            inputs=("dose", "exclude", "{alignment_step}"),
             result="tomogram",
         ),
     )
 }
 
 
+# Steps that decide the geometry of the views, the one to be preferred first.
+ALIGNMENTS = ("align", "markerfree", "coarse")
+
+
 def inputs_of(step: Step, parameters: Parameters) -> tuple[str, ...]:
     """Return the steps whose results `step` reads, as its parameters choose them."""
     asked = (names for name, names in step.asks.items() if getattr(parameters, name))
     names = (*step.inputs, *(name for names in asked for name in names))
-    return tuple(name.format(**parameters.model_dump()) for name in names)
+    return tuple(_chosen(name, parameters) for name in names)
+
+
+def _chosen(name: str, parameters: Parameters) -> str:
+    """Return a step's name, as ``{parameter}`` chooses it."""
+    return str(getattr(parameters, name[1:-1])) if name.startswith("{") else name
 
 
 def reads_of(step: Step, parameters: Parameters) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from zarr.storage import LocalStore, ObjectStore
 
 from tasks.errors import NotThere, UnusableData, WrongParameter
 from tasks.record import TiltSeries
-from tasks.steps import STEPS
+from tasks.steps import ALIGNMENTS, STEPS
 
 NAME = re.compile(r"[\w+-][\w.+-]*")  # never "..", nor a hidden folder
 
@@ -240,8 +240,20 @@ class Series:
 
     def record(self, branch: str) -> TiltSeries:
         """Return the record as the results of `branch` have it."""
-        keys = {step: self.pointer(branch, step) for step in STEPS}
-        return self.record_of({step: key for step, key in keys.items() if key is not None})
+        pointers = {step: self.pointer(branch, step) for step in STEPS}
+        keys = {step: key for step, key in pointers.items() if key is not None}
+        used = self._alignment_of(keys)
+        return self.record_of(
+            {step: key for step, key in keys.items() if step == used or step not in ALIGNMENTS}
+        )
+
+    def _alignment_of(self, keys: Mapping[str, str]) -> str | None:
+        """Return the step that decides a branch's geometry: its tomogram's, or the best there."""
+        if "reconstruct" in keys:
+            inputs = self.result("reconstruct", keys["reconstruct"]).attributes().get("inputs", {})
+            if used := next((step for step in ALIGNMENTS if step in inputs), None):
+                return used
+        return next((step for step in ALIGNMENTS if step in keys), None)
 
     def record_of(self, keys: Mapping[str, str]) -> TiltSeries:
         """Return the imported record joined with what the given results decided."""

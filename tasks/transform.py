@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kernels.align_coarse import aligned_shape
 from kernels.fourier import Shape
 from kernels.resample import sampling
+from tasks.choice import settled_step
 from tasks.chunks.dose import Weighting
 from tasks.chunks.stacks import memory_of_transform, transform_view
 from tasks.errors import UnusableData
@@ -60,6 +61,7 @@ def transform(
     Writes ``images`` (section, y, x) with the tilt axis along y. No step of the pipeline reads
     them: those interpolate the raw views for themselves, and once.
     """
+    parameters = settled_step(parameters, project, series, branch)
     work = begin("transform", project, series, parameters, branch, execution)
     if work.done:
         return work.adopt()

@@ -5,6 +5,7 @@ the key of a result. How a step is executed (`Execution`) never does.
 """
 
 from tasks.parameters.alignment import (
+    Aligned,
     CoarseParameters,
     MarkerfreeParameters,
     ReconstructParameters,
@@ -12,6 +13,7 @@ from tasks.parameters.alignment import (
 )
 from tasks.parameters.base import Pair, Parameters
 from tasks.parameters.ctf import CtfParameters
+from tasks.parameters.fiducials import AlignParameters, FiducialParameters
 from tasks.parameters.imports import GainFlip, GainRotation, ImportParameters
 from tasks.parameters.motion import LEAST_PIXELS, MotionParameters, SumParameters
 from tasks.parameters.pipeline import Execution, Pipeline
@@ -25,12 +27,15 @@ from tasks.parameters.views import (
 
 __all__ = [
     "LEAST_PIXELS",
+    "AlignParameters",
+    "Aligned",
     "CoarseParameters",
     "CtfParameters",
     "DoseParameters",
     "EraseParameters",
     "ExcludeParameters",
     "Execution",
+    "FiducialParameters",
     "GainFlip",
     "GainRotation",
     "ImportParameters",

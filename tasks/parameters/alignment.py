@@ -51,12 +51,28 @@ class MarkerfreeParameters(Parameters):
     )
 
 
-class TransformParameters(Parameters):
+Alignment = Literal["auto", "fiducial", "markerfree", "coarse"]
+
+
+class Aligned(Parameters):
+    """What rests on an alignment, and on which."""
+
+    alignment: Alignment = Field(
+        "auto",
+        description="which alignment is used; auto: by beads where there are enough, else "
+        "marker-free; coarse is also what --alignment-from imports",
+    )
+
+    @property
+    def alignment_step(self) -> str:
+        """The step whose geometry is used; of auto, the one that decides."""
+        steps = {"auto": "fiducials", "fiducial": "align"}
+        return steps.get(self.alignment, self.alignment)
+
+
+class TransformParameters(Aligned):
     """Aligned stacks, for other programs and for looking; no later step reads them."""
 
-    alignment: Literal["markerfree", "coarse"] = Field(
-        "markerfree", description="which alignment is used"
-    )
     xf: str | None = Field(
         None, description="take the alignment from a file, of IMOD: 'DIR/{TS}.xf'"
     )
@@ -85,12 +101,9 @@ class TransformParameters(Parameters):
         return self.xf is None
 
 
-class ReconstructParameters(Parameters):
+class ReconstructParameters(Aligned):
     """Reconstruction by weighted back-projection."""
 
-    alignment: Literal["markerfree", "coarse"] = Field(
-        "markerfree", description="which alignment is used"
-    )
     binning: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
         "auto", description="binning of the views; auto: voxels of at least 5 Å"
     )

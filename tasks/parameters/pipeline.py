@@ -12,6 +12,7 @@ from tasks.parameters.alignment import (
 )
 from tasks.parameters.base import Parameters
 from tasks.parameters.ctf import CtfParameters
+from tasks.parameters.fiducials import AlignParameters, FiducialParameters
 from tasks.parameters.motion import MotionParameters
 from tasks.parameters.views import (
     DoseParameters,
@@ -31,6 +32,8 @@ class Pipeline(Parameters):
     dose: DoseParameters = DoseParameters()
     preprocess: PreprocessParameters = PreprocessParameters()
     coarse: CoarseParameters = CoarseParameters()
+    fiducials: FiducialParameters = FiducialParameters()
+    align: AlignParameters = AlignParameters()
     markerfree: MarkerfreeParameters = MarkerfreeParameters()
     transform: TransformParameters = TransformParameters()
     reconstruct: ReconstructParameters = ReconstructParameters()

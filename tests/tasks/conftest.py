@@ -12,6 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tasks import plots_ctf, plots_ctf_view, plots_erase, plots_motion, plots_power
+from tasks.choice import settled
 from tasks.parameters import Pipeline
 from tasks.record import Acquisition, FileIdentity, ImportedField, TiltSeries, View
 from tasks.steps import STEPS, inputs_of, result_key
@@ -231,7 +232,14 @@ class FakeRun:
         self.finish("erase")
         self.finish("dose", images_in=self.begin("motion").path)
         self.align("coarse", 2, x_tilt)
+        self.fiducials(enough=False)
         self.align("markerfree", 3, x_tilt)
+
+    def fiducials(self, enough: bool) -> Result:
+        """Say whether there are enough beads, and settle the alignment by it."""
+        result = self.finish("fiducials", enough_beads=enough)
+        self.pipeline = settled(self.pipeline, result)
+        return result
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from tasks.errors import NotThere
 from tasks.parameters import CtfParameters, EraseParameters, Pipeline, ReconstructParameters
 from tasks.plan import chosen_series, current_plan, plan
-from tasks.steps import STEPS, needed
+from tasks.steps import ALIGNMENTS, STEPS, needed
 from tasks.store import Series, parse_project
 from tasks.tables import status_rows
 
@@ -24,24 +24,50 @@ def series(fake_run: Callable[..., Any]) -> Series:
     return run.series
 
 
+STEPS_TAKEN = needed(Pipeline(reconstruct=ReconstructParameters(alignment="markerfree")))
+ALL = tuple(step for step in STEPS if step in {*STEPS_TAKEN, "fiducials"})
+
+
 def states(series: Series, pipeline: Pipeline = Pipeline(), branch: str = "main") -> dict[str, str]:
     return {step: found.state for step, found in plan(series, pipeline, branch).items()}
 
 
 def test_what_is_complete_is_done(series: Series) -> None:
-    assert states(series) == dict.fromkeys(needed(Pipeline()), "done")
+    assert states(series) == dict.fromkeys(ALL, "done")
     assert {f.state for f in current_plan(series).values()} == {"done"}
 
 
 def test_a_changed_parameter_makes_that_step_and_what_follows_stale(series: Series) -> None:
     pipeline = Pipeline(erase=EraseParameters(peak=7.0))
     fresh = ("motion", "exclude", "ctf")
-    assert states(series, pipeline) == {
-        step: "done" if step in fresh else "stale" for step in needed(pipeline)
-    }
+    assert states(series, pipeline) == {step: "done" if step in fresh else "stale" for step in ALL}
     why = {step: found.why for step, found in plan(series, pipeline).items()}
     assert why["erase"] == "erase.peak: 8.0 → 7.0"
     assert why["coarse"] == "its inputs or the imported record changed"
+
+
+def test_beads_that_were_never_looked_for_leave_what_follows_open(
+    fake_run: Callable[..., Any],
+) -> None:
+    run = fake_run()
+    run.motion()
+    found = plan(run.series, Pipeline())
+    assert list(found) == list(needed(Pipeline()))
+    assert found["reconstruct"].why == "the beads decide which alignment is used"
+    assert {"align", "markerfree"}.isdisjoint(found)
+
+
+@pytest.mark.parametrize(("enough", "step"), [(True, "align"), (False, "markerfree")])
+def test_beads_decide_which_alignment_follows(
+    fake_run: Callable[..., Any], enough: bool, step: str
+) -> None:
+    run = fake_run()
+    run.up_to_alignment()
+    run.pipeline = Pipeline()
+    run.fiducials(enough)
+    found = plan(run.series, Pipeline())
+    assert [name for name in ALIGNMENTS if name in found] == [step, "coarse"]
+    assert found["reconstruct"].state == "to do"
 
 
 def test_another_alignment_leaves_the_one_that_is_not_read_out(series: Series) -> None:
@@ -66,7 +92,7 @@ def test_a_new_version_of_a_step_replaces_its_result(
 def test_a_new_branch_finds_what_is_done_and_says_that_it_is_not_yet_its_own(
     series: Series,
 ) -> None:
-    assert states(series, branch="new") == dict.fromkeys(needed(Pipeline()), "done")
+    assert states(series, branch="new") == dict.fromkeys(ALL, "done")
 
 
 def test_failed_and_unfinished_steps_are_told(series: Series) -> None:

@@ -21,10 +21,12 @@ def names(results) -> set[str]:  # type: ignore[no-untyped-def]
 def test_only_what_no_branch_reaches_is_pruned(fake_run) -> None:  # type: ignore[no-untyped-def]
     run = fake_run()
     run.up_to_alignment()
-    old = {step: run.series.pointer("main", step) for step in ("coarse", "markerfree")}
+    changed = ("coarse", "fiducials", "markerfree")
+    old = {step: run.series.pointer("main", step) for step in changed}
     shared = run.series.pointer("main", "motion")
     run.pipeline = Pipeline.model_validate({"coarse": {"iterations": 9}})
     run.align("coarse")
+    run.fiducials(enough=False)
     run.align("markerfree")
     lost = unreachable(run.series.project.url, LATER)
     assert names(lost) == {f"{step}-{key}" for step, key in old.items()}

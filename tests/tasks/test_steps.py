@@ -86,6 +86,10 @@ OTHER: dict[str, dict[str, Any]] = {
         "extra_zeros": 2,
     },
     "dose": {"moment": "middle"},
+    "fiducials": {"beads": 20, "surfaces": 1, "exclude_regions": ((0, 0, 50, 60),)},
+    "align": {"beads_from": __file__, "local": "off"}
+    | dict.fromkeys(("rotation", "magnification", "tilt", "stretch", "skew"), "grouped")
+    | {"x_tilt": "one"},
     "preprocess": {"filter": "box", "normalise": "mean", "crop": (64, 80), "excluded": "drop"},
     "transform": {"xf": __file__, "images": "erase", "filter": "box", "binning": 2.0}
     | {"swap": "yes", "excluded": "keep"},
@@ -122,7 +126,9 @@ def other_value(step: str, name: str) -> Any:
     if name in OTHER.get(step, {}):
         return OTHER[step][name]
     default = model.model_fields[name].get_default(call_default_factory=True)
-    special = {"auto": 2, "markerfree": "coarse", "float32": "float16", None: 128}
+    if name == "alignment":
+        return "coarse"
+    special = {"auto": 2, "float32": "float16", None: 128}
     if isinstance(default, bool):
         return not default
     if default in special:
@@ -253,9 +259,10 @@ def test_lists_of_views_of_other_series_do_not_change_the_key(record: TiltSeries
 
 def test_parameters_choose_the_alignment_that_is_read() -> None:
     step = STEPS["reconstruct"]
-    for alignment in ("coarse", "markerfree"):
+    steps = {"coarse": "coarse", "markerfree": "markerfree", "fiducial": "align"}
+    for alignment, chosen in steps.items():
         parameters = ReconstructParameters(alignment=alignment)
-        assert inputs_of(step, parameters) == ("dose", "exclude", alignment)
+        assert inputs_of(step, parameters) == ("dose", "exclude", chosen)
 
 
 def test_an_aligned_stack_rests_on_the_images_and_the_alignment_that_are_chosen() -> None:
@@ -278,6 +285,17 @@ def test_an_aligned_stack_rests_on_the_images_and_the_alignment_that_are_chosen(
             None,
             ["motion", "exclude", "ctf", "erase", "dose", "coarse", "reconstruct"],
         ),
+        (
+            "fiducial",
+            None,
+            ["motion", "exclude", "ctf", "erase", "dose", "coarse", "fiducials", "align"]
+            + ["reconstruct"],
+        ),
+        (
+            "auto",
+            None,
+            ["motion", "exclude", "ctf", "erase", "dose", "coarse", "fiducials", "reconstruct"],
+        ),
         ("markerfree", "motion", ["motion"]),
         ("markerfree", "ctf", ["motion", "exclude", "ctf"]),
         ("markerfree", "dose", ["motion", "exclude", "erase", "dose"]),
@@ -286,7 +304,7 @@ def test_an_aligned_stack_rests_on_the_images_and_the_alignment_that_are_chosen(
         (
             "coarse",
             "transform",
-            ["motion", "exclude", "erase", "dose", "coarse", "markerfree", "transform"],
+            ["motion", "exclude", "erase", "dose", "coarse", "fiducials", "transform"],
         ),
     ],
 )

@@ -1,0 +1,48 @@
+"""Which alignment is used where the user leaves it open: by beads where there are enough."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from tasks.parameters import Aligned, Parameters, Pipeline
+from tasks.store import Result, parse_project
+
+Chosen = TypeVar("Chosen", bound=Parameters)
+ENOUGH = "enough_beads"  # attribute of a result of `fiducials`
+
+
+def settled(pipeline: Pipeline, fiducials: Result) -> Pipeline:
+    """Return the pipeline with every open alignment chosen, as a complete result has it."""
+    return pipeline.model_copy(
+        update={
+            name: parameters.model_copy(update={"alignment": chosen(fiducials)})
+            for name in Pipeline.model_fields
+            if is_open(parameters := getattr(pipeline, name))
+        }
+    )
+
+
+def settled_step(parameters: Chosen, project: str, series: str, branch: str) -> Chosen:
+    """Return the parameters of one step with an open alignment chosen, as the branch has it."""
+    if not is_open(parameters):
+        return parameters
+    of = parse_project(project).series(series)
+    key = of.pointer(branch, "fiducials")
+    fiducials = None if key is None else of.result("fiducials", key)
+    found = fiducials is not None and fiducials.complete()
+    alignment = chosen(fiducials) if fiducials is not None and found else "markerfree"
+    return parameters.model_copy(update={"alignment": alignment})
+
+
+def is_open(parameters: Parameters) -> bool:
+    """Tell whether the parameters of a step leave the alignment open."""
+    return (
+        isinstance(parameters, Aligned)
+        and parameters.alignment == "auto"
+        and getattr(parameters, "by_alignment", True)
+    )
+
+
+def chosen(fiducials: Result) -> str:
+    """Return the alignment that a complete result of `fiducials` allows."""
+    return "fiducial" if fiducials.attributes().get(ENOUGH) else "markerfree"

@@ -1,0 +1,65 @@
+"""Parameters of finding gold beads and of the alignment by them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tasks.parameters.base import Parameters
+
+Variable = Literal["fixed", "one", "grouped", "all"]
+# Region of a raw view: x, y of its lower left corner, width, height.
+Region = tuple[float, float, float, float]
+
+
+class FiducialParameters(Parameters):
+    """Finding and tracking of gold beads, without seeds."""
+
+    diameter: float = Field(
+        100.0, ge=30, le=500, description="of the beads, about: it is refined from the views [Å]"
+    )
+    adjust_diameter: bool = Field(True, description="refine the diameter from the views")
+    beads: int | None = Field(
+        None, ge=1, description="keep the best and best spread so many; empty: every one"
+    )
+    least_beads: int = Field(
+        4, ge=3, le=100, description="fewer are too few: the series is aligned without markers"
+    )
+    surfaces: Literal[1, 2] | None = Field(
+        None, description="surfaces of the ice on which beads lie; empty: as they are found"
+    )
+    exclude_regions: Annotated[tuple[Region, ...], Field(max_length=100)] = Field(
+        (),
+        description="where no beads are looked for, in the view of lowest tilt: lists of "
+        "x, y, width, height [pixels of the motion-corrected view]",
+    )
+    search: float = Field(300.0, gt=0, description="how far a view's coarse shift may be wrong [Å]")
+    rounds: int = Field(
+        2, ge=1, le=5, description="rounds of solving and looking again, which fill the gaps"
+    )
+
+
+class AlignParameters(Parameters):
+    """Alignment by beads: bundle adjustment of all views and beads."""
+
+    select: bool = Field(
+        True,
+        description="choose which variables are solved by cross-validation; else those below",
+    )
+    rotation: Variable = Field("one", description="tilt axis: fixed, one, grouped views, all")
+    magnification: Variable = Field("fixed", description="fixed, one, grouped views, all")
+    tilt: Variable = Field("fixed", description="tilt angles: fixed, grouped views, all")
+    x_tilt: Literal["fixed", "one"] = Field("fixed", description="tilt about x, of the specimen")
+    stretch: Variable = Field("fixed", description="size across the tilt axis")
+    skew: Variable = Field("fixed", description="angle between the axes of an image")
+    local: Literal["auto", "off", "on"] = Field(
+        "auto", description="smooth deformation over x, y and dose; auto: where it predicts better"
+    )
+    robust: bool = Field(True, description="give less weight to beads that do not fit")
+    threshold: float = Field(
+        3.0, gt=0, description="bead positions off by more are listed [standard errors]"
+    )
+    beads_from: str | None = Field(
+        None, description="bead table in place of what was found: 'DIR/{TS}.fid.csv'"
+    )

@@ -25,10 +25,26 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "markerfree": {"pixel_size": 20.0, "rounds": 2},
         "reconstruct": {"binning": 8},
     },
-    # As the Scipion tutorial on EMPIAR-10164: super-resolution movies, bin 4, SIRT-like.
+    # As the Scipion tutorial on EMPIAR-10164: super-resolution movies, bin 4, SIRT-like. By gold:
+    # one rotation, magnification and tilt angles fixed; without: AreTomo's volume.
+    "tutorial-fiducial": {
+        "motion": {"binning": 2.0},
+        "align": {"select": False, "local": "off"},
+        "reconstruct": {
+            "alignment": "fiducial",
+            "binning": 4,
+            "thickness": 1836.0,
+            "sirt_like_iterations": 8,
+        },
+    },
     "tutorial-markerfree": {
         "motion": {"binning": 2.0},
-        "reconstruct": {"binning": 4, "thickness": 1836.0, "sirt_like_iterations": 8},
+        "reconstruct": {
+            "alignment": "markerfree",
+            "binning": 4,
+            "thickness": 1836.0,
+            "sirt_like_iterations": 8,
+        },
     },
 }
 

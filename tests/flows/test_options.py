@@ -48,7 +48,7 @@ def test_later_layers_beat_earlier_ones(tmp_path: Path) -> None:
         ("motion.binning", r"--set motion\.binning: write step\.parameter=value"),
         ("binning=2", r"--set binning=2: write step\.parameter=value"),
         ("motion.binning=[2", r"--set motion\.binning=\[2: .*YAML"),
-        ("reconstruct.alignment=fiducial", r"reconstruct\.alignment: .*'coarse', not 'fiducial'"),
+        ("reconstruct.alignment=gold", r"reconstruct\.alignment: .*'coarse', not 'gold'"),
         ("reconstruct.binning=many", r"reconstruct\.binning: .*'many'"),
         ("exclude.views=[1]", r"exclude\.views: .*not"),
     ],

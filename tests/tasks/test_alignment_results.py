@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kernels.deformation import Deformation
+from tasks.alignment import DEFORMATION, deformation_of, dose_times, stored
+from tasks.record import TiltSeries
+
+
+def with_doses(record: TiltSeries, doses: list[float]) -> TiltSeries:
+    views = [
+        view.model_copy(update={"dose": 2.0 if any(doses) else 0.0, "prior_dose": dose})
+        for view, dose in zip(record.views, doses, strict=True)
+    ]
+    return record.model_copy(update={"views": tuple(views)})
+
+
+def test_time_follows_the_dose_from_0_to_1(record: TiltSeries) -> None:
+    doses = [10.0, 6.0, 0.0, 2.0, 4.0, 8.0, 12.0]
+    assert dose_times(with_doses(record, doses)) == pytest.approx(np.array(doses) / 12)
+
+
+def test_without_a_dose_time_follows_the_order(record: TiltSeries) -> None:
+    orders = np.array([view.order for view in record.views])
+    expected = (orders - 1) / (orders.max() - 1)
+    assert dose_times(with_doses(record, [0.0] * len(orders))) == pytest.approx(expected)
+
+
+def test_a_deformation_is_kept_with_its_result(fake_run: Callable[..., Any]) -> None:
+    run = fake_run()
+    run.up_to_alignment()
+    coefficients = np.random.default_rng(1).normal(size=(3, 5, 2))
+    times = np.linspace(0, 1, 7)
+    made = Deformation(coefficients, 2500.0)
+    result = run.finish("coarse", **{DEFORMATION: stored(made, times)})
+    found = deformation_of(result)
+    assert found is not None
+    assert np.array_equal(found[0].coefficients, coefficients)
+    assert (found[0].half_width, found[0].degree, found[1]) == (2500.0, 2, times.tolist())
+    assert deformation_of(run.finish("erase", **{DEFORMATION: stored(None, times)})) is None

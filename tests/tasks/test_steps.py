@@ -288,8 +288,7 @@ def test_an_aligned_stack_rests_on_the_images_and_the_alignment_that_are_chosen(
         (
             "fiducial",
             None,
-            ["motion", "exclude", "ctf", "erase", "dose", "coarse", "fiducials", "align"]
-            + ["reconstruct"],
+            [*"motion exclude ctf erase dose coarse fiducials align reconstruct".split()],
         ),
         (
             "auto",

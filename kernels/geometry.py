@@ -70,9 +70,24 @@ def in_plane_rotation(angle: float) -> Matrix:
 
 def image_matrix(view: View) -> Matrix:
     """Return the 2×2 matrix that takes aligned (x′, y′) to raw (x, y): R(φ) · m · S."""
-    c, s = cos(radians(view.skew)), sin(radians(view.skew))
-    distortion = np.array([[view.stretch * c, 0.0], [view.stretch * s, 1.0]])
-    return in_plane_rotation(view.axis) @ distortion * view.magnification
+    angles = radians(view.axis), radians(view.skew)
+    return image_matrices(angles[0], view.magnification, view.stretch, angles[1])
+
+
+def image_matrices(
+    axis: ArrayLike, magnification: ArrayLike, stretch: ArrayLike, skew: ArrayLike
+) -> Matrix:
+    """Return `image_matrix` (n, 2, 2) of many views, or (2, 2); angles (n,) in radians."""
+    c, s = np.cos(axis), np.sin(axis)
+    # Across the tilt axis the image is stretched, and turned by the skew.
+    along_x, along_y = stretch * np.cos(skew), stretch * np.sin(skew)
+    rows = [[c * along_x - s * along_y, -s], [s * along_x + c * along_y, c]]
+    return (
+        np.moveaxis(np.array(np.broadcast_arrays(*rows[0], *rows[1])), 0, -1).reshape(
+            *np.shape(c), 2, 2
+        )
+        * np.asarray(magnification)[..., None, None]
+    )
 
 
 def view_parts(matrix: ArrayLike) -> tuple[float, float, float, float]:
@@ -95,11 +110,40 @@ def view_parts(matrix: ArrayLike) -> tuple[float, float, float, float]:
 
 def tilt_rotation(view: View) -> Matrix:
     """Return the 3×3 matrix that takes specimen (X, Y, Z) to tilted (x′, y′, z′)."""
-    c, s = cos(radians(view.tilt)), sin(radians(view.tilt))
-    ca, sa = cos(radians(view.x_tilt)), sin(radians(view.x_tilt))
-    about_y = np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
-    about_x = np.array([[1.0, 0.0, 0.0], [0.0, ca, -sa], [0.0, sa, ca]])
-    return about_y @ about_x
+    return tilt_rotations(radians(view.tilt), radians(view.x_tilt))
+
+
+def tilt_rotations(tilt: ArrayLike, x_tilt: ArrayLike) -> Matrix:
+    """Return `tilt_rotation` (n, 3, 3) of many views, or (3, 3); angles (n,) in radians."""
+    c, s, ca, sa = np.cos(tilt), np.sin(tilt), np.cos(x_tilt), np.sin(x_tilt)
+    none = np.zeros_like(c)
+    entries = (c, s * sa, s * ca, none, ca, -sa, -s, c * sa, c * ca)
+    return np.moveaxis(np.array(np.broadcast_arrays(*entries)), 0, -1).reshape(*np.shape(c), 3, 3)
+
+
+def image_derivatives(
+    axis: ArrayLike, magnification: ArrayLike, stretch: ArrayLike, skew: ArrayLike
+) -> Matrix:
+    """Return derivatives (n, 4, 2, 2) of `image_matrices`.
+
+    By axis and skew, per radian, and by the logarithms of magnification and stretch, in the order
+    axis, magnification, stretch, skew.
+    """
+    matrices = image_matrices(axis, magnification, stretch, skew)
+    turn = np.array([[0.0, -1.0], [1.0, 0.0]])
+    first = np.diag([1.0, 0.0])
+    quarter = np.asarray(skew) + np.pi / 2  # a derivative by an angle is a quarter turn
+    bent = image_matrices(axis, magnification, stretch, quarter)
+    return np.stack([turn @ matrices, matrices, matrices @ first, bent @ first], axis=-3)
+
+
+def tilt_derivatives(tilt: ArrayLike, x_tilt: ArrayLike) -> Matrix:
+    """Return derivatives (n, 2, 3, 3) of `tilt_rotations` by tilt and x-axis tilt, per radian."""
+    whole = tilt_rotations(tilt, x_tilt)
+    about_y = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])
+    about_x = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
+    # A rotation's generator commutes with it: R_y′ = G_y R_y and R_x′ = R_x G_x.
+    return np.stack([about_y @ whole, whole @ about_x], axis=-3)
 
 
 def across(tilt: float) -> tuple[float, float]:

@@ -85,7 +85,7 @@ class Solution:
 def solve(
     tracks: Tracks,
     views: Sequence[View],
-    model: Model = Model(),
+    model: Model | None = None,
     *,
     local: Local | None = None,
     start: Solution | None = None,
@@ -101,8 +101,8 @@ def solve(
     tracks : Tracks
     views : sequence of View
         Where to start, n_views long; also what the weak priors hold on to.
-    model : Model
-        Which variables of the views are free.
+    model : Model, optional
+        Which variables of the views are free; by default the shifts and one rotation.
     local : Local, optional
         A deformation to be solved as well.
     start : Solution, optional
@@ -119,6 +119,7 @@ def solve(
     ValueError
         If the views' number is wrong, or no point has enough observations.
     """
+    model = model or Model()
     if len(views) != tracks.n_views:
         raise ValueError(f"{len(views)} views for tracks in {tracks.n_views}")
     counts = np.bincount(tracks.point, minlength=tracks.n_points)
@@ -158,7 +159,7 @@ def solve(
         return State(numbers, places, values[mix.shape[1] :])
 
     spread = np.concatenate([priors, np.full(size, local.sigma if local else 1.0)])
-    damping, cost, factor = 1e-4, np.inf, 1.0
+    damping, factor = 1e-4, 1.0
     left = np.ones(len(inner.view))
     state = state_at(parameters, points)
     for count in range(rounds):
@@ -181,7 +182,7 @@ def solve(
             break
         parameters, points, state = parameters + change, points + move, trial
         damping = max(damping / 10, 1e-12)
-        gain, cost = (before - after) / max(before, 1e-30), after
+        gain = (before - after) / max(before, 1e-30)
         if gain < tolerance and count >= 3:
             break
     residual = predicted(state, inner, local) - inner.xy

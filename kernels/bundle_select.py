@@ -136,7 +136,7 @@ def select(
     times: Floats | None = None,
     half_width: float | None = None,
     robust: bool = True,
-    first: Model = Model(),
+    first: Model | None = None,
 ) -> Selected:
     """Choose by leaving points out which variables are free, and solve with them.
 
@@ -148,9 +148,10 @@ def select(
         0 to 1: deformations over time are tried, too.
     half_width : float, optional
         Unit of X and Y of deformations [Å]; that of the points by default.
-    first : Model
-        The simplest one.
+    first : Model, optional
+        The simplest one; by default one rotation.
     """
+    first = first or Model()
     counts = np.bincount(tracks.point, minlength=tracks.n_points)
     best = solve(tracks, views, first, robust=robust, with_errors=False)
     if (counts >= LEAST_VIEWS).sum() < LEAST_POINTS:

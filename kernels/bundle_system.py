@@ -184,7 +184,7 @@ class System:
         diagonal *= 1 + damping
         diagonal += 1e-12
         inverse = np.linalg.inv(blocks)
-        p, n = self.cross.shape[:2]
+        p = len(self.gradient)
         taken = np.einsum("pna,nab->pnb", self.cross, inverse)
         reduced = self.hessian - taken.reshape(p, -1) @ self.cross.reshape(p, -1).T
         reduced[np.diag_indices(p)] += damping * np.diagonal(self.hessian)
@@ -258,7 +258,7 @@ def normal_equations(
     )
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def _accumulate(
     view: Any, point: Any, weights: Any, by_view: Any, by_local: Any, by_point: Any, residual: Any,
     of_views: Any, to_local: Any, pairs: Any, of_points: Any, of_local: Any,

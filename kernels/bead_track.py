@@ -1,0 +1,400 @@
+"""From candidates in single views to beads in space: links that one geometry explains.
+
+Outward from the lowest tilt, each view's candidates vote for its shift against where the tracks
+so far are expected; every few views all of it is adjusted. Then the geometry is good, and beads
+are looked for over their whole depth: a candidate proposes a place in space, and the other views
+say whether something is where that place appears. What chance could explain is no bead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.spatial import cKDTree
+
+from kernels.align_coarse import move_view
+from kernels.bead_find import Candidates
+from kernels.bundle import Solution, solve
+from kernels.geometry import View, aligned_from_raw, image_matrix, tilt_rotation
+from kernels.tracks import Tracks
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+STRONG = 0.5  # correlation with which a candidate may begin a track
+NEAR = 0.3  # of a diameter: how far a candidate may be from where it is expected
+DEPTH = 2500.0  # Å on both sides of the middle within which beads are looked for
+DEPTH_PRIOR = 600.0  # Å
+ADJUST_EVERY = 4  # views
+COVERED = 0.4  # share of the views it could be seen in, in which a bead must be seen
+LEAST_SEEN = 5  # views
+CHANCE = 1e-6  # of a track by accident, among all that were tried
+
+
+@dataclass(frozen=True)
+class Linked:
+    """Tracks of candidates, and the geometry that they gave.
+
+    Attributes
+    ----------
+    tracks : Tracks
+    solution : Solution or None
+        None when there are no tracks.
+    chance : (n_points,) float64
+        Logarithm (base 10) of the chance of such a track by accident.
+    """
+
+    tracks: Tracks
+    solution: Solution | None
+    chance: Floats
+
+
+def link(
+    candidates: Sequence[Candidates | None],
+    views: Sequence[View],
+    diameter: float,
+    field: tuple[float, float],
+    *,
+    search: float = 300.0,
+    sigma: float = 3.0,
+) -> Linked:
+    """Link candidates into tracks.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidates or None
+        Of each view; None for views that take no part.
+    views : sequence of View
+        Coarse alignment.
+    diameter : float
+        Of the beads [Å].
+    field : (float, float)
+        Width and height of the raw images [Å].
+    search : float
+        How far a coarse shift may be wrong [Å].
+    sigma : float
+        Standard error of a candidate's place [Å].
+    """
+    grown = _grow(candidates, views, diameter, search, sigma)
+    none = Linked(_tracks([], len(views), sigma), None, np.zeros(0))
+    if grown is None:
+        return none
+    solution = grown
+    for _ in range(2):
+        known = solution.points[np.isfinite(solution.points).all(axis=1)]
+        found = _in_space(candidates, solution.views, known, diameter, field)
+        if not found:
+            return none
+        tracks = _tracks([row for row, _ in found], len(views), sigma, candidates)
+        solution = solve(tracks, views, with_errors=False)
+    return Linked(tracks, solution, np.array([chance for _, chance in found]))
+
+
+Row = dict[int, int]  # view → candidate
+
+
+def _tracks(
+    rows: Sequence[Row],
+    n_views: int,
+    sigma: float,
+    candidates: Sequence[Candidates | None] = (),
+) -> Tracks:
+    entries = [(v, j, c) for j, row in enumerate(rows) for v, c in sorted(row.items())]
+    view = np.array([e[0] for e in entries], dtype=np.int64)
+    point = np.array([e[1] for e in entries], dtype=np.int64)
+    places = [of.xy[c] for v, _, c in entries if (of := candidates[v]) is not None]
+    xy = np.array(places, dtype=np.float64).reshape(-1, 2)
+    return Tracks(view, point, xy, np.full(len(view), sigma), n_views, len(rows))
+
+
+# -- outward, view by view ------------------------------------------------------------------------
+
+
+def _grow(
+    candidates: Sequence[Candidates | None],
+    views: Sequence[View],
+    diameter: float,
+    search: float,
+    sigma: float,
+) -> Solution | None:
+    """Return a first geometry from tracks that grow from the lowest tilt outward."""
+    now = list(views)
+    order = sorted(
+        (i for i, found in enumerate(candidates) if found is not None),
+        key=lambda i: abs(views[i].tilt),
+    )
+    rows: list[Row] = []
+    solution: Solution | None = None
+    for count, i in enumerate(order):
+        found = candidates[i]
+        if found is None or not len(found):
+            continue
+        if rows:
+            points, spread = _places(rows, candidates, now, sigma)
+            now[i] = _voted(found, points, spread, now[i], diameter, search)
+            _assign(rows, i, found, points, spread, now[i], diameter)
+        taken = {row[i] for row in rows if i in row}
+        rows += [
+            {i: c}
+            for c in range(len(found))
+            if c not in taken and found.correlation[c] >= STRONG and abs(views[i].tilt) < 40
+        ]
+        if count and (count % ADJUST_EVERY == 0 or i == order[-1]):
+            long = [row for row in rows if len(row) >= min(LEAST_SEEN, 3 + count // 4)]
+            if len(long) >= 3:
+                tracks = _tracks(long, len(views), sigma, candidates)
+                solution = solve(tracks, views, with_errors=False, rounds=25)
+                moved = {v for row in long for v in row}
+                shift = _carried(now, solution.views, moved, order[: count + 1])
+                for k in order:
+                    now[k] = solution.views[k] if k in moved else _followed(now[k], shift)
+    return solution
+
+
+def _carried(
+    before: Sequence[View], after: Sequence[View], moved: set[int], done: Sequence[int]
+) -> float:
+    """Return how the axis turned [degrees], for the views that are still to come."""
+    turns = [after[k].axis - before[k].axis for k in done if k in moved]
+    return float(np.median(turns)) if turns else 0.0
+
+
+def _followed(view: View, turn: float) -> View:
+    return replace(view, axis=view.axis + turn)
+
+
+def _places(
+    rows: Sequence[Row],
+    candidates: Sequence[Candidates | None],
+    views: Sequence[View],
+    sigma: float,
+) -> tuple[Floats, Floats]:
+    """Return where tracks are in space (n, 3) and the covariance of that (n, 3, 3) [Å]."""
+    prior = np.diag([1e-8, 1e-8, DEPTH_PRIOR**-2])
+    rotations = [tilt_rotation(view)[:2] for view in views]
+    points, spread = np.zeros((len(rows), 3)), np.zeros((len(rows), 3, 3))
+    # A candidate's place, and what is left of the views' own shifts.
+    weight = 1 / (sigma**2 + 10.0**2)
+    aligned = [
+        None if found is None else aligned_from_raw(found.xy, view)
+        for found, view in zip(candidates, views, strict=True)
+    ]
+    for j, row in enumerate(rows):
+        information, right = prior.copy(), np.zeros(3)
+        for v, c in row.items():
+            places = aligned[v]
+            if places is not None:
+                a = rotations[v]
+                information += weight * a.T @ a
+                right += weight * a.T @ places[c]
+        spread[j] = np.linalg.inv(information)
+        points[j] = spread[j] @ right
+    return points, spread
+
+
+def _voted(
+    found: Candidates,
+    points: Floats,
+    spread: Floats,
+    view: View,
+    diameter: float,
+    search: float,
+) -> View:
+    """Return a view moved to where most candidates meet expected tracks."""
+    a = tilt_rotation(view)[:2]
+    expected = points @ a.T
+    aligned = aligned_from_raw(found.xy, view)
+    apart = (aligned[:, None, :] - expected[None, :, :]).reshape(-1, 2)
+    weights = np.repeat(found.correlation, len(expected))
+    near = np.hypot(*apart.T) <= search
+    if not near.any():
+        return view
+    apart, weights = apart[near], weights[near]
+    tree = cKDTree(apart)
+    votes = np.array([weights[at].sum() for at in tree.query_ball_point(apart, NEAR * diameter)])
+    # Of equal votes, the smaller move.
+    votes = votes - 1e-3 * np.hypot(*apart.T) / search
+    best = apart[np.argmax(votes)]
+    for radius in (0.6, 0.4):
+        inside = np.hypot(*(apart - best).T) <= radius * diameter
+        best = np.median(apart[inside], axis=0)
+    return move_view(view, float(best[1]), float(best[0]))
+
+
+def _assign(
+    rows: list[Row],
+    i: int,
+    found: Candidates,
+    points: Floats,
+    spread: Floats,
+    view: View,
+    diameter: float,
+) -> None:
+    """Add a view's candidates to the tracks that are nearest to them, one each."""
+    a = tilt_rotation(view)[:2]
+    expected = points @ a.T
+    covariance = np.einsum("xa,nab,yb->nxy", a, spread, a)
+    reach = NEAR * diameter + 2 * np.sqrt(covariance[:, [0, 1], [0, 1]])
+    reach = np.minimum(reach, 0.8 * diameter)
+    aligned = aligned_from_raw(found.xy, view)
+    apart = np.abs(aligned[None, :, :] - expected[:, None, :]) / reach[:, None, :]
+    distance = np.hypot(apart[..., 0], apart[..., 1])
+    pairs = np.argwhere(distance < 1)
+    taken_rows: set[int] = set()
+    taken: set[int] = set()
+    for j, c in sorted(pairs.tolist(), key=lambda pair: float(distance[pair[0], pair[1]])):
+        if j not in taken_rows and c not in taken:
+            rows[j][i] = c
+            taken_rows.add(j)
+            taken.add(c)
+
+
+# -- the whole depth, once the geometry is known --------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Sky:
+    """Candidates of all views as they appear, ready to be looked up.
+
+    Attributes
+    ----------
+    used : (n,) indices of the views that have candidates.
+    rows : (n, 2, 3), matrices : (n, 2, 2), shifts : (n, 2)
+        Of those views: specimen → aligned → raw.
+    aligned : n arrays (k, 2), trees : of them, free : n masks (k,)
+    half : (2,) half the field [Å].
+    reach : float
+        How near a candidate must be [Å].
+    """
+
+    used: Counts
+    rows: Floats
+    matrices: Floats
+    shifts: Floats
+    aligned: list[Floats]
+    trees: list[cKDTree]
+    free: list[NDArray[np.bool_]]
+    half: Floats
+    reach: float
+
+    @classmethod
+    def of(
+        cls,
+        candidates: Sequence[Candidates | None],
+        views: Sequence[View],
+        diameter: float,
+        field: tuple[float, float],
+    ) -> _Sky:
+        used = [i for i, found in enumerate(candidates) if found is not None and len(found)]
+        aligned = [
+            aligned_from_raw(found.xy, views[i])
+            for i, found in enumerate(candidates)
+            if found is not None and len(found)
+        ]
+        chosen = [views[i] for i in used]
+        return cls(
+            np.array(used, dtype=np.int64),
+            np.stack([tilt_rotation(view)[:2] for view in chosen]),
+            np.stack([image_matrix(view) for view in chosen]),
+            np.array([(view.shift_x, view.shift_y) for view in chosen]),
+            aligned,
+            [cKDTree(places) for places in aligned],
+            [np.ones(len(places), bool) for places in aligned],
+            np.array(field) / 2,
+            NEAR * diameter,
+        )
+
+    def seen(self, points: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+        """Return where points (p, 3) are in the aligned views (n, p, 2), and if in the field."""
+        flat = np.einsum("nxa,pa->npx", self.rows, points)
+        raw = np.einsum("nxy,npy->npx", self.matrices, flat) + self.shifts[:, None, :]
+        return flat, (np.abs(raw) <= self.half).all(axis=2)
+
+    def support(self, points: Floats) -> tuple[Counts, Counts]:
+        """Return in how many views something free is where points appear, and could be, (p,)."""
+        flat, inside = self.seen(points)
+        support = np.zeros(len(points), np.int64)
+        for k, tree in enumerate(self.trees):
+            here = np.flatnonzero(inside[k])
+            distance, c = tree.query(flat[k, here], distance_upper_bound=self.reach)
+            near = np.isfinite(distance)
+            support[here[near]] += self.free[k][c[near]]
+        return support, inside.sum(axis=0)
+
+    def collect(self, point: Floats) -> tuple[Row, Counts]:
+        """Return the free candidates near a point, which is fitted to them, and where it could be.
+
+        Row by index into `used`.
+        """
+        row: Row = {}
+        here = np.zeros(0, np.int64)
+        for _ in range(3):
+            flat, inside = self.seen(point[None])
+            row, here = {}, np.flatnonzero(inside[:, 0])
+            for k in here.tolist():
+                distance, c = self.trees[k].query(flat[k, 0])
+                if distance <= self.reach and self.free[k][c]:
+                    row[k] = int(c)
+            if len(row) < 3:
+                break
+            a = self.rows[list(row)].reshape(-1, 3)
+            b = np.concatenate([self.aligned[k][c] for k, c in row.items()])
+            point = np.linalg.lstsq(a, b, rcond=None)[0]
+        return row, here
+
+
+def _in_space(
+    candidates: Sequence[Candidates | None],
+    views: Sequence[View],
+    known: Floats,
+    diameter: float,
+    field: tuple[float, float],
+) -> list[tuple[Row, float]]:
+    """Return tracks, known places first, with the logarithm of the chance of each."""
+    sky = _Sky.of(candidates, views, diameter, field)
+    sizes = np.array([len(places) for places in sky.aligned])
+    rate = sizes * np.pi * sky.reach**2 / (field[0] * field[1])
+    depths = np.arange(-DEPTH, DEPTH + 1, sky.reach)
+    trials = float(len(sizes) * sizes.max() * len(depths))
+    found: list[tuple[Row, float]] = []
+
+    def take(points: Floats) -> None:
+        for point in points:
+            row, here = sky.collect(point)
+            if len(row) < max(LEAST_SEEN, COVERED * len(here)):
+                continue
+            # One candidate proposed the place, two numbers of the others fitted it.
+            likely = max(stats.poisson.sf(len(row) - 3, rate[here].sum()), 1e-300)
+            chance = float(np.log10(likely * trials))
+            if chance > np.log10(CHANCE):
+                continue
+            for k, c in row.items():
+                sky.free[k][c] = False
+            found.append(({int(sky.used[k]): c for k, c in row.items()}, chance))
+
+    take(known)
+    for k in sorted(range(len(sizes)), key=lambda k: abs(views[sky.used[k]].tilt)):
+        left = np.flatnonzero(sky.free[k])
+        if not len(left):
+            continue
+        points = _along_ray(sky.aligned[k][left], views[sky.used[k]], depths)
+        support, seen = (of.reshape(len(left), -1) for of in sky.support(points.reshape(-1, 3)))
+        support = np.where(support >= np.maximum(LEAST_SEEN, COVERED * seen), support, 0)
+        best = support.argmax(axis=1)
+        order = np.argsort(support[np.arange(len(left)), best])[::-1]
+        take(np.array([points[c, best[c]] for c in order if support[c, best[c]]]).reshape(-1, 3))
+    return found
+
+
+def _along_ray(places: Floats, view: View, depths: Floats) -> Floats:
+    """Return points of the specimen (n, depths, 3) that a view sees at aligned `places`."""
+    inverse = tilt_rotation(view).T
+    seen = np.empty((len(places), len(depths), 3))
+    seen[:, :, :2] = places[:, None, :]
+    # The depth along the beam that has such a Z: the third row of the inverse.
+    seen[:, :, 2] = (depths[None, :] - places @ inverse[2, :2, None]) / inverse[2, 2]
+    return seen @ inverse.T

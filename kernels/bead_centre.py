@@ -164,7 +164,7 @@ class _Fit:
 
     def scaled(self, before: Floats, after: Floats) -> _Fit:
         """Return the fit with heights in units of another profile."""
-        share = float((before @ before) / max(before @ after, 1e-30))
+        share = float(before @ before) / max(float(before @ after), 1e-30)
         return _Fit(self.places, self.height * share, self.curvature, self.unit)
 
 
@@ -188,7 +188,8 @@ class _Boxes:
     @property
     def cut_off(self) -> NDArray[np.bool_]:
         """Which boxes leave the image."""
-        return self.outside.any(axis=(1, 2))
+        cut: NDArray[np.bool_] = self.outside.any(axis=(1, 2))
+        return cut
 
     @classmethod
     def cut(cls, image: NDArray[np.float32], places: Floats, m: int) -> _Boxes:
@@ -234,7 +235,7 @@ class _Boxes:
                 clean[b] -= drawn(b, a)
             if known[b]:
                 clean[a] -= drawn(a, b)
-        for i in np.flatnonzero(self.cut_off & known):
+        for i in np.flatnonzero(self.cut_off & known).tolist():
             clean[i][self.outside[i]] = drawn(i, i)[self.outside[i]]
         return clean
 

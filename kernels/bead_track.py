@@ -26,13 +26,14 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 STRONG = 0.5  # correlation with which a candidate may begin a track
-NEAR = 0.3  # of a diameter: how far a candidate may be from where it is expected
+# Of a diameter: how far a candidate may be from where it is expected, at first and in the end.
+NEAR, NEARER = 0.3, 0.12
 DEPTH = 2500.0  # Å on both sides of the middle within which beads are looked for
 DEPTH_PRIOR = 600.0  # Å
 ADJUST_EVERY = 4  # views
 COVERED = 0.4  # share of the views it could be seen in, in which a bead must be seen
 LEAST_SEEN = 5  # views
-CHANCE = 1e-6  # of a track by accident, among all that were tried
+CHANCE = 1e-3  # of a track by accident, among all that were tried
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,42 @@ def link(
     none = Linked(_tracks([], len(views), sigma), None, np.zeros(0))
     if grown is None:
         return none
-    solution = grown
-    for _ in range(2):
-        known = solution.points[np.isfinite(solution.points).all(axis=1)]
-        found = _in_space(candidates, solution.views, known, diameter, field)
-        if not found:
-            return none
-        tracks = _tracks([row for row, _ in found], len(views), sigma, candidates)
-        solution = solve(tracks, views, with_errors=False)
-    return Linked(tracks, solution, np.array([chance for _, chance in found]))
+    linked = _relinked(candidates, grown, NEAR * diameter, field, views, sigma)
+    if linked.solution is None:
+        return linked
+    return _relinked(candidates, linked.solution, NEARER * diameter, field, views, sigma)
+
+
+def link_again(
+    candidates: Sequence[Candidates | None],
+    solution: Solution,
+    diameter: float,
+    field: tuple[float, float],
+    *,
+    sigma: float = 3.0,
+) -> Linked:
+    """Link candidates once more, with a geometry that is known well: what was missed is found.
+
+    Parameters as of `link`; the geometry of the result stays close to that of `solution`.
+    """
+    return _relinked(candidates, solution, NEARER * diameter, field, solution.views, sigma)
+
+
+def _relinked(
+    candidates: Sequence[Candidates | None],
+    solution: Solution,
+    reach: float,
+    field: tuple[float, float],
+    views: Sequence[View],
+    sigma: float,
+) -> Linked:
+    known = solution.points[np.isfinite(solution.points).all(axis=1)]
+    found = _in_space(candidates, solution.views, known, reach, field)
+    if not found:
+        return Linked(_tracks([], len(views), sigma), None, np.zeros(0))
+    tracks = _tracks([row for row, _ in found], len(views), sigma, candidates)
+    again = solve(tracks, views, with_errors=False)
+    return Linked(tracks, again, np.array([chance for _, chance in found]))
 
 
 Row = dict[int, int]  # view → candidate
@@ -286,7 +314,7 @@ class _Sky:
         cls,
         candidates: Sequence[Candidates | None],
         views: Sequence[View],
-        diameter: float,
+        reach: float,
         field: tuple[float, float],
     ) -> _Sky:
         used = [i for i, found in enumerate(candidates) if found is not None and len(found)]
@@ -305,7 +333,7 @@ class _Sky:
             [cKDTree(places) for places in aligned],
             [np.ones(len(places), bool) for places in aligned],
             np.array(field) / 2,
-            NEAR * diameter,
+            reach,
         )
 
     def seen(self, points: Floats) -> tuple[Floats, NDArray[np.bool_]]:
@@ -351,11 +379,11 @@ def _in_space(
     candidates: Sequence[Candidates | None],
     views: Sequence[View],
     known: Floats,
-    diameter: float,
+    reach: float,
     field: tuple[float, float],
 ) -> list[tuple[Row, float]]:
     """Return tracks, known places first, with the logarithm of the chance of each."""
-    sky = _Sky.of(candidates, views, diameter, field)
+    sky = _Sky.of(candidates, views, reach, field)
     sizes = np.array([len(places) for places in sky.aligned])
     rate = sizes * np.pi * sky.reach**2 / (field[0] * field[1])
     depths = np.arange(-DEPTH, DEPTH + 1, sky.reach)
@@ -377,11 +405,11 @@ def _in_space(
             found.append(({int(sky.used[k]): c for k, c in row.items()}, chance))
 
     take(known)
-    for k in sorted(range(len(sizes)), key=lambda k: abs(views[sky.used[k]].tilt)):
+    for k in np.argsort([abs(views[i].tilt) for i in sky.used.tolist()], kind="stable").tolist():
         left = np.flatnonzero(sky.free[k])
         if not len(left):
             continue
-        points = _along_ray(sky.aligned[k][left], views[sky.used[k]], depths)
+        points = _along_ray(sky.aligned[k][left], views[int(sky.used[k])], depths)
         support, seen = (of.reshape(len(left), -1) for of in sky.support(points.reshape(-1, 3)))
         support = np.where(support >= np.maximum(LEAST_SEEN, COVERED * seen), support, 0)
         best = support.argmax(axis=1)

@@ -188,8 +188,7 @@ class _Boxes:
     @property
     def cut_off(self) -> NDArray[np.bool_]:
         """Which boxes leave the image."""
-        cut: NDArray[np.bool_] = self.outside.any(axis=(1, 2))
-        return cut
+        return np.array(self.outside.any(axis=(1, 2)))
 
     @classmethod
     def cut(cls, image: NDArray[np.float32], places: Floats, m: int) -> _Boxes:

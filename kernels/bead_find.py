@@ -172,6 +172,21 @@ def _peaks(
     return Candidates(xy, values[rows, columns].astype(np.float64), depth.astype(np.float64))
 
 
+def bead_boxes(
+    image: NDArray[np.float32], pixel_size: float, width: float, places: Floats
+) -> NDArray[np.float32]:
+    """Return boxes (n, m, m) of `width` [Å] around places (k, 2) [Å] that lie whole in an image."""
+    ny, nx = image.shape
+    half = round(width / pixel_size / 2)
+    middle = np.rint(places / pixel_size).astype(np.int64).reshape(-1, 2) + np.array(
+        [nx // 2, ny // 2]
+    )
+    whole = ((middle >= half) & (middle < np.array([nx, ny]) - half)).all(axis=1)
+    steps = np.arange(-half, half + 1)
+    rows, columns = middle[whole, 1, None] + steps, middle[whole, 0, None] + steps
+    return image[rows[:, :, None], columns[:, None, :]]
+
+
 def measured_diameter(images: Array, pixel_size: float, nominal: float) -> float | None:
     """Return the beads' diameter [Å], from the mean image of some.
 

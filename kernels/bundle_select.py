@@ -33,7 +33,9 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("stretch", "skew"),
 )
 # Powers of X and Y together, and of time, of the deformations that are tried.
-DEFORMATIONS = ((1, 1), (2, 1), (2, 2), (3, 2))
+# Linear ones are what magnification, stretch and tilt do.
+DEFORMATIONS = ((2, 1), (2, 2), (3, 2))
+WORTH = 2.0  # standard errors by which a deformation must predict better
 SPREAD = 50.0  # Å, of a coefficient: what an undamaged series stays far below
 MEASURED = 3.0  # measurements per unknown that a model needs
 
@@ -159,7 +161,7 @@ def select(
     tried = [left_out(tracks, views, first, start=best, robust=robust)]
     chosen = 0
 
-    def attempt(model: Model, local: Local | None) -> None:
+    def attempt(model: Model, local: Local | None, worth: float = 1.0) -> None:
         nonlocal best, chosen
         found = solve(
             tracks, views, model, local=local, start=best, robust=robust, with_errors=False
@@ -167,7 +169,7 @@ def select(
         if found.measurements < MEASURED * found.unknowns:
             return
         tried.append(left_out(tracks, views, model, local=local, start=found, robust=robust))
-        if _is_better(tried[-1], tried[chosen]):
+        if _is_better(tried[-1], tried[chosen], worth):
             best, chosen = found, len(tried) - 1
 
     for names in LADDER:
@@ -177,7 +179,7 @@ def select(
     if times is not None:
         width = half_width or float(np.nanmax(np.abs(best.points[:, :2])))
         for degree, powers in DEFORMATIONS:
-            attempt(tried[chosen].model, Local(degree, powers, width, times, SPREAD))
+            attempt(tried[chosen].model, Local(degree, powers, width, times, SPREAD), WORTH)
             if chosen != len(tried) - 1:
                 break  # what did not help will not help with more freedom
     model, local = tried[chosen].model, tried[chosen].local
@@ -185,10 +187,10 @@ def select(
     return Selected(solution, tuple(tried), chosen)
 
 
-def _is_better(new: Tried, old: Tried) -> bool:
-    """Tell whether a model predicts better than another by more than the standard error."""
+def _is_better(new: Tried, old: Tried, errors: float) -> bool:
+    """Tell whether a model predicts better than another by more than so many standard errors."""
     gain = old.by_point - new.by_point
     gain = gain[np.isfinite(gain)]
     if len(gain) < 2:
         return False
-    return bool(gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)))
+    return bool(gain.mean() > errors * gain.std(ddof=1) / np.sqrt(len(gain)))

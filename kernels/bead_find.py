@@ -91,7 +91,7 @@ def find_beads(
     pixel_size: float,
     diameter: float,
     least: float = LEAST_CORRELATION,
-    most: int = 400,
+    most: int = 250,
 ) -> Candidates:
     """Find what looks like a bead.
 

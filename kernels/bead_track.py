@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import ndimage, stats
 from scipy.spatial import cKDTree
 
 from kernels.align_coarse import move_view
@@ -28,6 +30,7 @@ Counts = NDArray[np.int64]
 STRONG = 0.5  # correlation with which a candidate may begin a track
 # Of a diameter: how far a candidate may be from where it is expected, at first and in the end.
 NEAR, NEARER = 0.3, 0.12
+CELL = 0.4  # of the reach: cells in which candidates are looked up
 DEPTH = 2500.0  # Å on both sides of the middle within which beads are looked for
 DEPTH_PRIOR = 600.0  # Å
 ADJUST_EVERY = 4  # views
@@ -163,9 +166,12 @@ def _grow(
             continue
         if rows:
             points, spread = _places(rows, candidates, now, sigma)
-            now[i] = _voted(found, points, spread, now[i], diameter, search)
+            worth = np.array([len(row) for row in rows], dtype=np.float64)
+            now[i] = _voted(found, points, worth, now[i], diameter, search)
             _assign(rows, i, found, points, spread, now[i], diameter)
         taken = {row[i] for row in rows if i in row}
+        done = order[: count + 1]
+        rows = [row for row in rows if _lives(row, done)]
         rows += [
             {i: c}
             for c in range(len(found))
@@ -181,6 +187,12 @@ def _grow(
                 for k in order:
                     now[k] = solution.views[k] if k in moved else _followed(now[k], shift)
     return solution
+
+
+def _lives(row: Row, done: Sequence[int]) -> bool:
+    """Tell whether a track is still worth following: seen in enough views since it began."""
+    since = len(done) - min(done.index(v) for v in row)
+    return since < 4 or len(row) >= COVERED * since
 
 
 def _carried(
@@ -227,7 +239,7 @@ def _places(
 def _voted(
     found: Candidates,
     points: Floats,
-    spread: Floats,
+    worth: Floats,
     view: View,
     diameter: float,
     search: float,
@@ -237,19 +249,26 @@ def _voted(
     expected = points @ a.T
     aligned = aligned_from_raw(found.xy, view)
     apart = (aligned[:, None, :] - expected[None, :, :]).reshape(-1, 2)
-    weights = np.repeat(found.correlation, len(expected))
+    # What many views have seen, and what looks like a bead, counts more.
+    weights = (found.correlation[:, None] * worth[None, :]).ravel()
     near = np.hypot(*apart.T) <= search
     if not near.any():
         return view
     apart, weights = apart[near], weights[near]
-    tree = cKDTree(apart)
-    votes = np.array([weights[at].sum() for at in tree.query_ball_point(apart, NEAR * diameter)])
+    cell = 0.1 * diameter
+    bins = 2 * int(np.ceil(search / cell)) + 1
+    edges = (np.arange(bins + 1) - bins / 2) * cell
+    votes, _, _ = np.histogram2d(*apart.T, bins=[edges, edges], weights=weights)
+    votes = ndimage.gaussian_filter(votes, 0.5 * NEAR * diameter / cell, mode="constant")
     # Of equal votes, the smaller move.
-    votes = votes - 1e-3 * np.hypot(*apart.T) / search
-    best = apart[np.argmax(votes)]
+    steps = np.arange(bins) - bins // 2
+    votes *= 1 - 1e-3 * np.hypot(steps[:, None], steps[None, :]) / bins
+    peak = np.unravel_index(int(votes.argmax()), votes.shape)
+    best = np.array([steps[peak[0]], steps[peak[1]]]) * cell
     for radius in (0.6, 0.4):
         inside = np.hypot(*(apart - best).T) <= radius * diameter
-        best = np.median(apart[inside], axis=0)
+        if inside.any():
+            best = np.median(apart[inside], axis=0)
     return move_view(view, float(best[1]), float(best[0]))
 
 
@@ -344,14 +363,32 @@ class _Sky:
 
     def support(self, points: Floats) -> tuple[Counts, Counts]:
         """Return in how many views something free is where points appear, and could be, (p,)."""
-        flat, inside = self.seen(points)
-        support = np.zeros(len(points), np.int64)
-        for k, tree in enumerate(self.trees):
-            here = np.flatnonzero(inside[k])
-            distance, c = tree.query(flat[k, here], distance_upper_bound=self.reach)
-            near = np.isfinite(distance)
-            support[here[near]] += self.free[k][c[near]]
-        return support, inside.sum(axis=0)
+        counts = np.zeros((2, len(points)), np.int64)
+        for k, (label, origin) in enumerate(self.maps):
+            _count(
+                points, self.rows[k], self.matrices[k], self.shifts[k], self.half,
+                label, origin, self.reach * CELL, self.free[k], counts,
+            )  # fmt: skip
+        return counts[0], counts[1]
+
+    @cached_property
+    def maps(self) -> list[tuple[NDArray[np.int32], Floats]]:
+        """Of each view, cells of the aligned frame with the candidate near them, or −1."""
+        cell, made = self.reach * CELL, []
+        for places, tree in zip(self.aligned, self.trees, strict=True):
+            origin = places.min(axis=0) - 2 * self.reach
+            size = np.ceil((places.max(axis=0) - origin + 2 * self.reach) / cell).astype(int)
+            label = np.full(size[::-1], -1, np.int32)
+            reach = int(np.ceil(self.reach / cell))
+            steps = np.arange(-reach, reach + 1)
+            dx, dy = (step.ravel() for step in np.meshgrid(steps, steps))
+            middle = np.rint((places - origin) / cell).astype(int)
+            x, y = (middle[:, :1] + dx).ravel(), (middle[:, 1:] + dy).ravel()
+            distance, nearest = tree.query(origin + np.stack([x, y], axis=1) * cell)
+            near = distance <= self.reach
+            label[y[near], x[near]] = nearest[near]
+            made.append((label, origin))
+        return made
 
     def collect(self, point: Floats) -> tuple[Row, Counts]:
         """Return the free candidates near a point, which is fitted to them, and where it could be.
@@ -373,6 +410,26 @@ class _Sky:
             b = np.concatenate([self.aligned[k][c] for k, c in row.items()])
             point = np.linalg.lstsq(a, b, rcond=None)[0]
         return row, here
+
+
+@njit(nogil=True, cache=True)
+def _count(  # type: ignore[no-untyped-def]
+    points, row, matrix, shift, half, label, origin, cell, free, counts
+):
+    """Add to counts[0] where something free is near a point in a view, to counts[1] if inside."""
+    for p in range(len(points)):
+        x = row[0, 0] * points[p, 0] + row[0, 1] * points[p, 1] + row[0, 2] * points[p, 2]
+        y = row[1, 0] * points[p, 0] + row[1, 1] * points[p, 1] + row[1, 2] * points[p, 2]
+        raw_x = matrix[0, 0] * x + matrix[0, 1] * y + shift[0]
+        raw_y = matrix[1, 0] * x + matrix[1, 1] * y + shift[1]
+        if abs(raw_x) > half[0] or abs(raw_y) > half[1]:
+            continue
+        counts[1, p] += 1
+        i, j = round((y - origin[1]) / cell), round((x - origin[0]) / cell)
+        if 0 <= i < label.shape[0] and 0 <= j < label.shape[1]:
+            c = label[i, j]
+            if c >= 0 and free[c]:
+                counts[0, p] += 1
 
 
 def _in_space(

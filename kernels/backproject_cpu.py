@@ -40,20 +40,21 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-@numba.njit(numba.void(INPUT, WHOLE, WHOLE, WHOLE, ROWS), **OPTIONS)
-def turn_rows(images, image, start, first, rows):  # type: ignore[no-untyped-def]
-    """Copy pixels [start + y, x] of one image to rows[first + x, y], zeros beyond its end."""
+@numba.njit(numba.void(INPUT, *[WHOLE] * 5, ROWS), **OPTIONS)
+def turn_rows(images, image, start, low, high, first, rows):  # type: ignore[no-untyped-def]
+    """Copy pixels [start + y, x] of one image to rows[first + x, y]; zeros but for [low, high)."""
     _, ny, columns = images.shape
     for x_block in range(0, columns, LANES):
         for y_block in range(0, ROW, LANES):
             y = start + y_block
-            if x_block + LANES <= columns and y + LANES <= ny:
+            if x_block + LANES <= columns and low <= y and y + LANES <= high:
                 at, to = (image * ny + y) * columns + x_block, (first + x_block) * ROW + y_block
                 transpose(images, at, columns, rows, to, ROW)
             else:
                 for i in range(x_block, min(x_block + LANES, columns)):
                     for j in range(LANES):
-                        value = images[image, y + j, i] if y + j < ny else np.float32(0)
+                        within = low <= y + j and y + j < high
+                        value = images[image, y + j, i] if within else np.float32(0)
                         rows[first + i, y_block + j] = value
 
 
@@ -190,7 +191,7 @@ def accumulate(
         for start in range(0, n_rows, reach):
 
             def turn(view: int, start: int = start) -> None:
-                turn_rows(views, view, start, view * stride, rows)
+                turn_rows(views, view, start, 0, n_rows, view * stride, rows)
 
             def fill(piece: int, start: int = start) -> None:
                 _fill_blocks(

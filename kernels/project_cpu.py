@@ -59,47 +59,48 @@ def _project_view(  # type: ignore[no-untyped-def]
     rows, planes, stride, nx, z_start, first, columns, x_step, z_step, offset, weight, total, base
 ):
     """Add the planes in `rows` to the columns of one view, total[base + column · ROW …]."""
+    near = np.empty((planes, nx), np.int64)
+    low = np.empty((planes, nx), np.float32)
+    high = np.empty((planes, nx), np.float32)
+    ahead = np.zeros(planes, np.int64)
+    for z in range(planes):
+        plane = z_step * (z_start + z) + offset
+        for x in range(nx):
+            # The very numbers that back-projection multiplies with.
+            place = x_step * x + plane
+            left = min(max(int(place), 0), columns - 2)
+            factor = weight if place >= 0 and place <= columns - 1 else 0.0
+            high[z, x] = factor * (place - left)
+            low[z, x] = factor * (1.0 - (place - left))
+            near[z, x] = left if factor != 0 else (-9 if place < 0 else columns + 9)
     index = np.empty(ENTRIES, np.int64)
-    left = np.empty(ENTRIES, np.float32)
-    right = np.empty(ENTRIES, np.float32)
-    pair = np.empty(2, np.float32)
-    for column in range(columns):
+    first_weight = np.empty(ENTRIES, np.float32)
+    second_weight = np.empty(ENTRIES, np.float32)
+    sign = 1 if x_step >= 0 else -1
+    for k in range(columns):
+        # Columns in the order in which they appear along x.
+        column = k if sign > 0 else columns - 1 - k
         to, n = base + (first + column) * ROW, 0
+        least, most = sign * (column - (sign > 0)), sign * (column - (sign < 0))
         for z in range(planes):
-            plane = z_step * (z_start + z) + offset
-            low, high = 0, nx - 1
-            if abs(x_step) * nx > 1e-6:
-                ends = (column - 1 - plane) / x_step, (column + 1 - plane) / x_step
-                low = int(min(max(np.floor(min(ends)), 0.0), nx * 1.0))
-                high = int(max(min(np.ceil(max(ends)), nx - 1.0), -1.0))
-            x, begun = low, False
-            while x <= high:
-                for i in range(2):
-                    # The very numbers that back-projection multiplies with.
-                    place = x_step * (x + i) + plane
-                    near = min(max(int(place), 0), columns - 2)
-                    inside = place >= 0 and place <= columns - 1 and x + i < nx
-                    factor = weight if inside else 0.0
-                    if near == column:
-                        pair[i] = factor * (1.0 - (place - near))
-                    elif near + 1 == column:
-                        pair[i] = factor * (place - near)
-                    else:
-                        pair[i] = 0
-                if not begun and pair[0] == 0:
-                    x += 1
-                    continue
-                begun = True
-                if pair[0] == 0 and pair[1] == 0:
-                    break
-                index[n], left[n], right[n] = (z * stride + x) * ROW, pair[0], pair[1]
+            x = ahead[z]
+            while x < nx and sign * near[z, x] < least:
+                x += 1
+            ahead[z] = x
+            while x < nx and sign * near[z, x] <= most:
+                index[n] = (z * stride + x) * ROW
+                first_weight[n] = low[z, x] if near[z, x] == column else high[z, x]
+                x += 1
+                second_weight[n] = 0
+                if x < nx and sign * near[z, x] <= most:
+                    second_weight[n] = low[z, x] if near[z, x] == column else high[z, x]
+                x += 1
                 n += 1
-                x += 2
                 if n == ENTRIES:
-                    add_rows(total, to, rows, index, left, right, 0, 1, n)
+                    add_rows(total, to, rows, index, first_weight, second_weight, 0, 1, n)
                     n = 0
         if n > 0:
-            add_rows(total, to, rows, index, left, right, 0, 1, n)
+            add_rows(total, to, rows, index, first_weight, second_weight, 0, 1, n)
 
 
 @numba.njit(numba.void(numba.float32[::1], *[WHOLE] * 6, OUTPUT), **OPTIONS)

@@ -41,7 +41,7 @@ def assumed_snr(
 def wiener(
     k: NDArray[np.float64], ctf: Ctf, snr: NDArray[np.float64], *, phase_flipped: bool
 ) -> NDArray[np.float64]:
-    """Return ``−CTF / (CTF² + 1 / SNR)``, or with \\|CTF\\| where phases are right already.
+    """Return ``−CTF / (CTF² + 1 / SNR)``, or with its magnitude where phases are right already.
 
     The sign keeps matter dark (`kernels.ctf`). 0 where the SNR is.
     """

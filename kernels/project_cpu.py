@@ -19,7 +19,6 @@ from kernels.backproject_cpu import (
     OPTIONS,
     OUTPUT,
     ROWS,
-    VECTOR,
     WHOLE,
     Vectors,
     Volume,

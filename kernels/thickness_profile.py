@@ -18,6 +18,9 @@ from kernels.arrays import Array, namespace, to_host
 from kernels.thickness import Estimate, Floats
 
 CLIP = 4.0  # standard deviations: gold must not outweigh all else
+# Part of the thickness beyond each face within which profiles are compared with a slab.
+SURROUNDINGS = 0.3
+LEAST_EXPLAINED = 0.2  # of the variance of all tiles' profiles; of pure noise a slab explains 0.02
 GROUPS = 8  # of tiles, left out in turn to find the errors
 
 
@@ -107,13 +110,13 @@ def from_profiles(profiles: Profiles, method: str = "tomogram") -> Estimate:
     Returns
     -------
     Estimate
-        Without values if no slab explains half of the profiles' variance.
+        Without values if a slab explains too little of the profiles' variance.
     """
     start = _coarse(profiles)
     if start is None:
         return Estimate(method)
     fit, explained = _refine(profiles, start)
-    if explained < 0.5:
+    if explained < LEAST_EXPLAINED:
         return Estimate(method)
     group = np.arange(len(profiles.x)) * GROUPS // len(profiles.x)
     # Groups mixed over the field: each has tiles from all of it.
@@ -163,9 +166,22 @@ def _coarse(profiles: Profiles) -> Floats | None:
 
 def _refine(profiles: Profiles, start: Floats) -> tuple[Floats, float]:
     """Return the fitted parameters, and the part of the profiles' variance that they explain."""
-    values = profiles.values - profiles.values.mean(axis=1, keepdims=True)
-    spread = np.maximum(values.std(axis=1, keepdims=True), 1e-30)
-    wanted = values / spread
+    fit, explained = _fit(profiles, start, np.ones(profiles.values.shape))
+    # Far outside, streaks of what lies in the slab change the level: only what is near counts.
+    for _ in range(2):
+        middle = fit[0] + fit[2] * profiles.x + fit[3] * profiles.y
+        near = np.abs(profiles.z - middle[:, None]) < (0.5 + SURROUNDINGS) * fit[1]
+        if near.sum(axis=1).min() < 8:
+            break
+        fit, explained = _fit(profiles, fit, near.astype(np.float64))
+    return fit, explained
+
+
+def _fit(profiles: Profiles, start: Floats, weights: Floats) -> tuple[Floats, float]:
+    count = weights.sum(axis=1, keepdims=True)
+    wanted = profiles.values - (profiles.values * weights).sum(axis=1, keepdims=True) / count
+    wanted = wanted * weights
+    wanted /= np.maximum(np.sqrt((wanted**2).sum(axis=1, keepdims=True) / count), 1e-30)
     step = profiles.z[1] - profiles.z[0]
 
     def model(p: Floats) -> Floats:
@@ -174,7 +190,7 @@ def _refine(profiles: Profiles, start: Floats) -> tuple[Floats, float]:
         box = ndtr((profiles.z - (middle - p[1] / 2)[:, None]) / soft) - ndtr(
             (profiles.z - (middle + p[1] / 2)[:, None]) / soft
         )
-        box -= box.mean(axis=1, keepdims=True)
+        box = (box - (box * weights).sum(axis=1, keepdims=True) / count) * weights
         norm = np.maximum((box**2).sum(axis=1), 1e-12)
         height = np.maximum((box * wanted).sum(axis=1) / norm, 0)
         return box * height[:, None]
@@ -187,4 +203,4 @@ def _refine(profiles: Profiles, start: Floats) -> tuple[Floats, float]:
         f_scale=0.5,
     )
     left = model(fit.x) - wanted
-    return fit.x, float(1 - (left**2).sum() / (wanted**2).sum())
+    return fit.x, float(1 - (left**2).sum() / max((wanted**2).sum(), 1e-30))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from math import sqrt
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from kernels.thickness import Estimate, Floats
+
+Counts = NDArray[np.int64]
 
 # Two layers that are uniformly filled between have 3.5 standard deviations between their halves;
 # beads on surfaces have many more.
@@ -84,10 +86,10 @@ def _levels(heights: Floats, layers: int) -> Floats:
     return np.array([np.median(heights[:cut]), np.median(heights[cut:])])
 
 
-def _fit(beads: Floats, slopes: Floats, levels: Floats) -> tuple[Floats, float, Floats]:
+def _fit(beads: Floats, slopes: Floats, levels: Floats) -> tuple[Floats, float, Counts]:
     """Refine by least squares, outliers weighed down; return (a, b, levels), scatter, counts."""
     fit = np.concatenate([slopes, levels])
-    scatter, counts = TOLERANCE, np.zeros(len(levels))
+    scatter, counts = TOLERANCE, np.zeros(len(levels), dtype=np.int64)
     for _ in range(20):
         heights = beads[:, 2] - beads[:, :2] @ fit[:2]
         label = np.abs(heights[:, None] - fit[2:]).argmin(axis=1)
@@ -101,12 +103,12 @@ def _fit(beads: Floats, slopes: Floats, levels: Floats) -> tuple[Floats, float, 
     return fit, scatter, counts
 
 
-def _design(beads: Floats, label: Floats, layers: int) -> Floats:
+def _design(beads: Floats, label: Counts, layers: int) -> Floats:
     return np.column_stack([beads[:, :2], label[:, None] == np.arange(layers)]).astype(np.float64)
 
 
 def _estimate(
-    method: str, beads: Floats, fitted: tuple[Floats, float, Floats], layers: int
+    method: str, beads: Floats, fitted: tuple[Floats, float, Counts], layers: int
 ) -> Estimate:
     fit, scatter, _ = fitted
     heights = beads[:, 2] - beads[:, :2] @ fit[:2]

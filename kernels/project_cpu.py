@@ -19,6 +19,7 @@ from kernels.backproject_cpu import (
     OPTIONS,
     OUTPUT,
     ROWS,
+    VECTOR,
     WHOLE,
     Vectors,
     Volume,
@@ -29,7 +30,7 @@ from kernels.backproject_cpu import (
 )
 from kernels.rows_cpu import LANES, ROW, add_rows
 
-PLANES = 16  # transposed and projected at once
+PLANES, BLOCK_X = 16, 64  # transposed at once; projected at once, from the L2 cache
 ENTRIES = 64  # pairs of voxels that are collected before they are summed
 
 
@@ -48,65 +49,74 @@ def _turn_plane(volume, z, start, low, high, shift, share, first, rows):  # type
 
 @numba.njit(
     numba.void(
-        *[ROWS, WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WHOLE],
-        *[numba.float64] * 4,
-        *[numba.float32[::1], WHOLE],
+        *[ROWS, WHOLE, WHOLE, WHOLE, WHOLE, VECTOR, VECTOR, VECTOR, VECTOR, WHOLE, WHOLE],
+        *[WHOLE, WHOLE, numba.float32[::1]],
     ),
     **OPTIONS,
 )
-def _project_view(  # type: ignore[no-untyped-def]
-    rows, planes, stride, nx, z_start, first, columns, x_step, z_step, offset, weight, total, base
-):
-    """Add the planes in `rows` to the columns of one view, total[base + column · ROW …]."""
-    near = np.empty((planes, nx), np.int64)
-    low = np.empty((planes, nx), np.float32)
-    high = np.empty((planes, nx), np.float32)
-    ahead = np.zeros(planes, np.int64)
-    for z in range(planes):
-        plane = z_step * (z_start + z) + offset
-        for x in range(nx):
-            # The very numbers that back-projection multiplies with.
-            place = x_step * x + plane
-            left = min(max(int(place), 0), columns - 2)
-            factor = weight if place >= 0 and place <= columns - 1 else 0.0
-            high[z, x] = factor * (place - left)
-            low[z, x] = factor * (1.0 - (place - left))
-            near[z, x] = left if factor != 0 else (-9 if place < 0 else columns + 9)
+def _project_planes(  # type: ignore[no-untyped-def]
+    rows, planes, stride, nx, z_start, x_step, z_step, offset, weight, first, last,
+    columns, view_stride, total,
+):  # fmt: skip
+    """Add the planes in `rows` to the views [first, last): total[(view, column) · ROW …]."""
+    near = np.empty((planes, BLOCK_X), np.int64)
+    low = np.empty((planes, BLOCK_X), np.float32)
+    high = np.empty((planes, BLOCK_X), np.float32)
+    ahead = np.empty(planes, np.int64)
     index = np.empty(ENTRIES, np.int64)
     first_weight = np.empty(ENTRIES, np.float32)
     second_weight = np.empty(ENTRIES, np.float32)
-    sign = 1 if x_step >= 0 else -1
-    for k in range(columns):
-        # Columns in the order in which they appear along x.
-        column = k if sign > 0 else columns - 1 - k
-        to, n = base + (first + column) * ROW, 0
-        least, most = sign * (column - (sign > 0)), sign * (column - (sign < 0))
-        for z in range(planes):
-            x = ahead[z]
-            while x < nx and sign * near[z, x] < least:
-                x += 1
-            ahead[z] = x
-            while x < nx and sign * near[z, x] <= most:
-                index[n] = (z * stride + x) * ROW
-                first_weight[n] = low[z, x] if near[z, x] == column else high[z, x]
-                x += 1
-                second_weight[n] = 0
-                if x < nx and sign * near[z, x] <= most:
-                    second_weight[n] = low[z, x] if near[z, x] == column else high[z, x]
-                x += 1
-                n += 1
-                if n == ENTRIES:
+    for x_block in range(0, nx, BLOCK_X):
+        size = min(BLOCK_X, nx - x_block)
+        for view in range(first, last):
+            sign = 1 if x_step[view] >= 0 else -1
+            # Columns in the order in which they appear along x, as `sign` · column.
+            begin, end = columns + 9, -columns - 9
+            for z in range(planes):
+                plane = z_step[view] * (z_start + z) + offset[view]
+                ahead[z] = 0
+                for x in range(size):
+                    # The very numbers that back-projection multiplies with.
+                    place = x_step[view] * (x_block + x) + plane
+                    inside = place >= 0 and place <= columns - 1
+                    left = min(max(int(place), 0), columns - 2)
+                    factor = weight[view] if inside else 0.0
+                    high[z, x] = factor * (place - left)
+                    low[z, x] = factor * (1.0 - (place - left))
+                    near[z, x] = sign * (left if inside else (-9 if place < 0 else columns + 9))
+                    if inside:
+                        begin = min(begin, sign * left)
+                        end = max(end, sign * left)
+            # A voxel counts in the columns near and near + 1.
+            for k in range(begin - (sign < 0), end + (sign > 0) + 1):
+                to, n = (view * view_stride + sign * k) * ROW, 0
+                least, most = k - (sign > 0), k + (sign < 0)
+                for z in range(planes):
+                    x = ahead[z]
+                    while x < size and near[z, x] < least:
+                        x += 1
+                    ahead[z] = x
+                    while x < size and near[z, x] <= most:
+                        index[n] = (z * stride + x_block + x) * ROW
+                        first_weight[n] = low[z, x] if near[z, x] == k else high[z, x]
+                        x += 1
+                        second_weight[n] = 0
+                        if x < size and near[z, x] <= most:
+                            second_weight[n] = low[z, x] if near[z, x] == k else high[z, x]
+                        x += 1
+                        n += 1
+                        if n == ENTRIES:
+                            add_rows(total, to, rows, index, first_weight, second_weight, 0, 1, n)
+                            n = 0
+                if n > 0:
                     add_rows(total, to, rows, index, first_weight, second_weight, 0, 1, n)
-                    n = 0
-        if n > 0:
-            add_rows(total, to, rows, index, first_weight, second_weight, 0, 1, n)
 
 
-@numba.njit(numba.void(numba.float32[::1], *[WHOLE] * 6, OUTPUT), **OPTIONS)
-def _write_view(total, base, first, view, start, stop, columns, out):  # type: ignore[no-untyped-def]
+@numba.njit(numba.void(numba.float32[::1], *[WHOLE] * 5, OUTPUT), **OPTIONS)
+def _write_view(total, first, view, start, stop, columns, out):  # type: ignore[no-untyped-def]
     """Add the sums of one view's rows [start, stop) to out[view]."""
     for x in range(0, columns, LANES):
-        at, count = base + (first + x) * ROW, min(LANES, columns - x)
+        at, count = (first + x) * ROW, min(LANES, columns - x)
         write_rows(total, at, count, 0, stop - start, view, start, x, out, True)
 
 
@@ -124,7 +134,7 @@ def accumulate(
     `PLANES` planes.
     """
     (n_views, n_rows, columns), (nz, ny, nx) = out.shape, volume.shape
-    x_step, z_step, offset = vectors
+    x_step, z_step, offset = (np.ascontiguousarray(v, dtype=np.float64) for v in vectors)
     whole = np.floor(row_shifts).astype(np.int64)
     part = row_shifts - whole
     reach = ROW - 1 if part.any() else ROW
@@ -132,7 +142,9 @@ def accumulate(
     rows = aligned_empty((PLANES * stride, ROW))
     rows[:] = 0  # the voxel after a plane's last is read, with weight 0
     total = aligned_empty((n_views * view_stride * ROW,))
-    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+    threads = numba.get_num_threads()
+    ends = np.linspace(0, n_views, min(n_views, threads) + 1).astype(int).tolist()
+    with ThreadPoolExecutor(threads) as pool:
         for start in range(0, n_rows, reach):
             total[:] = 0
             for z in range(0, nz, PLANES):
@@ -143,17 +155,17 @@ def accumulate(
                     low, high = max(0, -shift), min(ny, n_rows - int(share > 0) - shift)
                     _turn_plane(volume, z + i, start, low, high, shift, share, i * stride, rows)
 
-                def project(view: int, z: int = z, planes: int = planes) -> None:
-                    _project_view(
-                        rows, planes, stride, nx, z_start + z, view * view_stride, columns,
-                        x_step[view], z_step[view], offset[view], weights[view], total, 0,
+                def project(piece: int, z: int = z, planes: int = planes) -> None:
+                    _project_planes(
+                        rows, planes, stride, nx, z_start + z, x_step, z_step, offset, weights,
+                        ends[piece], ends[piece + 1], columns, view_stride, total,
                     )  # fmt: skip
 
-                list(pool.map(turn, range(planes)))
-                list(pool.map(project, range(n_views)))
+                list(pool.map(turn, range(planes)))  # list: wait, and raise what they raised
+                list(pool.map(project, range(len(ends) - 1)))
 
             def write(view: int, start: int = start) -> None:
                 stop = min(start + reach, n_rows)
-                _write_view(total, 0, view * view_stride, view, start, stop, columns, out)
+                _write_view(total, view * view_stride, view, start, stop, columns, out)
 
             list(pool.map(write, range(n_views)))

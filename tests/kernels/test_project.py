@@ -25,7 +25,7 @@ def randoms(*shape):
     return np.random.default_rng(shape).standard_normal(shape, dtype=np.float32)
 
 
-def geometry(views, slab, x_tilts, tilts=(-65, 90)):
+def geometry(views, slab, x_tilts, tilts=(-65, 130)):
     angles = np.linspace(*tilts, views[0])
     kinds = [View(float(t), 0, x_tilt=x_tilts[i % len(x_tilts)]) for i, t in enumerate(angles)]
     rows = views[1] if x_tilts != [0.0] else None

@@ -19,19 +19,21 @@ TRIALS = 2000
 TOLERANCE = 25.0  # Å that beads on a surface scatter at least, for their size and the ice's
 
 
-def from_beads(points: ArrayLike, method: str = "beads") -> Estimate:
+def from_beads(points: ArrayLike, diameter: float = 0.0, method: str = "beads") -> Estimate:
     """Fit two parallel planes to bead centres, one if they lie in one layer.
 
     Parameters
     ----------
     points : (n, 3)
         X, Y, Z of the beads' centres in the specimen frame [Å]; NaN rows are left out.
+    diameter : float
+        Of the beads, which the ice is taken to cover [Å]. 0: the slab ends at their centres.
     method : str
 
     Returns
     -------
     Estimate
-        The thickness is the distance of the layers: beads within the ice lie a radius inside.
+        The faces are where the outermost beads of each layer (above 80 % of it) end.
         One layer only tells pitch and rise; fewer than five beads tell nothing.
     """
     beads = np.asarray(points, dtype=np.float64)
@@ -43,8 +45,8 @@ def from_beads(points: ArrayLike, method: str = "beads") -> Estimate:
     slab, scatter, counts = two
     separated = slab[3] - slab[2] > LEAST_SEPARATION * scatter
     if not separated or counts.min() < 2:
-        return _estimate(method, beads, one, layers=1)
-    return _estimate(method, beads, two, layers=2)
+        return _estimate(method, beads, one, diameter)
+    return _estimate(method, beads, two, diameter)
 
 
 def _layers(beads: Floats, layers: int) -> tuple[Floats, Floats]:
@@ -108,9 +110,10 @@ def _design(beads: Floats, label: Counts, layers: int) -> Floats:
 
 
 def _estimate(
-    method: str, beads: Floats, fitted: tuple[Floats, float, Counts], layers: int
+    method: str, beads: Floats, fitted: tuple[Floats, float, Counts], diameter: float
 ) -> Estimate:
     fit, scatter, _ = fitted
+    layers = len(fit) - 2
     heights = beads[:, 2] - beads[:, :2] @ fit[:2]
     label = np.abs(heights[:, None] - fit[2:]).argmin(axis=1)
     near = np.abs(heights - fit[2:][label]) < 4.7 * scatter
@@ -129,10 +132,14 @@ def _estimate(
     along = 1 / sqrt(1 + fit[0] ** 2 + fit[1] ** 2)
     difference, mean = np.array([-1.0, 1.0]), np.array([0.5, 0.5])
     levels = covariance[2:, 2:]
+    outward = (heights - fit[2:][label])[near] * (2 * label[near] - 1)
+    beyond = float(np.quantile(outward, 0.8))
+    # How deep beads lie in the ice is not known to better than this.
+    depth = sqrt(beyond**2 + (diameter / 4) ** 2)
     return Estimate(
         method,
-        thickness=float(difference @ fit[2:]) * along,
-        thickness_error=sqrt(difference @ levels @ difference) * along,
+        thickness=(float(difference @ fit[2:]) + 2 * beyond) * along + diameter,
+        thickness_error=sqrt(difference @ levels @ difference + depth**2),
         centre=float(mean @ fit[2:]),
         centre_error=sqrt(mean @ levels @ mean),
         **lean,

@@ -1,32 +1,72 @@
-"""Thickness and position of the slab from two quick tomograms of every other view.
+"""Thickness and position of the slab from the contrast in a quick tomogram.
 
-What is in the ice appears in both, noise in one only. So the covariance of the two, plane by
-plane, shows where the specimen is and where only noise and the streaks of single views are. Its
-profiles in tiles over the field are fitted together by a slab with parallel faces.
+Where the specimen is, the planes of a tomogram have contrast; beyond its faces there are noise and
+the streaks of single views. At 200 Å of resolution noise is little and streaks are weak,
+so that the variance of each plane in tiles over the field shows the slab; its profiles in all tiles
+are fitted together by a slab with parallel faces. Gold outshines all else and lies on the faces
+only: it is taken out of the views first.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from math import ceil, sqrt
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.optimize import least_squares
 from scipy.special import ndtr
 
 from kernels.arrays import Array, namespace, to_host
 from kernels.thickness import Estimate, Floats
+from kernels.wbp import Filter, ramp
 
-CLIP = 4.0  # standard deviations: gold must not outweigh all else
+RESOLUTION = 200.0  # Å: of the quick tomogram, falling off to nothing at half of it
+GOLD_DEPTH = 4.0  # standard deviations below the median, of a view smoothed to 40 Å
+GOLD_SIGMA, GOLD_MARGIN, AROUND = 40.0, 50.0, 200.0  # Å
+CLIP = 4.0  # standard deviations: single things must not outweigh all else
+# Molecules are whole: with centres a radius inside a face, their density is half of what it is
+# farther in some 40 Å from it [Å]. It depends on the specimen, and is so uncertain itself.
+INSET = 40.0
 # Part of the thickness beyond each face within which profiles are compared with a slab.
 SURROUNDINGS = 0.3
+ROUNDS = 3
+LEAST_VARIANCE = 0.15  # of the largest: what is less counts as much as that
 LEAST_EXPLAINED = 0.2  # of the variance of all tiles' profiles; of pure noise a slab explains 0.02
 GROUPS = 8  # of tiles, left out in turn to find the errors
 
 
+def quick_filter(n: int, pixel_size: float) -> Filter:
+    """Return the filter (n // 2 + 1,) of rows of `n` pixels [Å] for the quick tomogram."""
+    return ramp(n, pixel_size / RESOLUTION, pixel_size / RESOLUTION / 2)
+
+
+def without_gold(contrast: NDArray[np.float32], pixel_size: float) -> NDArray[np.float32]:
+    """Return a view with what is as dark as gold replaced by the mean of what is around.
+
+    Parameters
+    ----------
+    contrast : (ny, nx) float32
+        Matter dark.
+    pixel_size : float
+        [Å], 10 to 25.
+    """
+    smooth = ndimage.gaussian_filter(contrast, GOLD_SIGMA / pixel_size)
+    median = np.median(smooth)
+    deep = smooth < median - GOLD_DEPTH * 1.4826 * np.median(np.abs(smooth - median))
+    gold = ndimage.binary_dilation(
+        ndimage.binary_opening(deep), iterations=ceil(GOLD_MARGIN / pixel_size)
+    )
+    width = AROUND / pixel_size
+    share = ndimage.gaussian_filter((~gold).astype(np.float32), width)
+    mean = ndimage.gaussian_filter(np.where(gold, np.float32(0), contrast), width)
+    return np.where(gold, mean / np.maximum(share, np.float32(1e-3)), contrast)
+
+
 @dataclass(frozen=True)
 class Profiles:
-    """Covariance of two tomograms, plane by plane in tiles.
+    """Variance of a tomogram, plane by plane in tiles.
 
     Attributes
     ----------
@@ -44,19 +84,19 @@ class Profiles:
 
 
 def tile_profiles(
-    first: Array,
-    second: Array,
+    volume: Array,
     pixel_size: float,
     centre: tuple[float, float] = (0.0, 0.0),
-    tiles: tuple[int, int] = (8, 8),
+    tiles: tuple[int, int] = (6, 6),
     margin: float = 0.08,
+    other: Array | None = None,
 ) -> Profiles:
-    """Return the covariance of two tomograms in each plane of each tile.
+    """Return the variance in each plane of each tile.
 
     Parameters
     ----------
-    first, second : (nz, ny, nx) float32
-        Of every other view each, the same box.
+    volume : (nz, ny, nx) float32
+        Reconstructed with `quick_filter` from views `without_gold`, thicker than the specimen.
     pixel_size : float
         Of a voxel [Å].
     centre : (X, Z)
@@ -64,6 +104,9 @@ def tile_profiles(
     tiles : (along y, along x)
     margin : float
         Part of the field left out along each edge, where steep views see nothing.
+    other : (nz, ny, nx) float32, optional
+        The same from other frames, with noise of its own: the covariance of both is taken, in
+        which noise does not count.
 
     Returns
     -------
@@ -74,23 +117,24 @@ def tile_profiles(
     ValueError
         If the tomograms differ in size, or are too small for the tiles.
     """
-    if first.shape != second.shape:
-        raise ValueError(f"tomograms are {first.shape} and {second.shape}, not of one size")
-    nz, ny, nx = first.shape
+    pair = (volume, volume if other is None else other)
+    if pair[0].shape != pair[1].shape:
+        raise ValueError(f"tomograms are {pair[0].shape} and {pair[1].shape}, not of one size")
+    nz, ny, nx = volume.shape
     edges = [
         np.linspace(margin * n, (1 - margin) * n, count + 1).astype(int)
         for n, count in zip((ny, nx), tiles, strict=True)
     ]
     if min(np.diff(edge).min() for edge in edges) < 8:
         raise ValueError(f"tomograms of {ny}×{nx} are too small for {tiles[0]}×{tiles[1]} tiles")
-    xp = namespace(first, second)
-    limits = [CLIP * float(xp.std(volume)) for volume in (first, second)]
+    xp = namespace(*pair)
+    limits = [CLIP * float(xp.std(half)) for half in pair]
     values, x, y = [], [], []
     for top, bottom in zip(edges[0][:-1], edges[0][1:], strict=True):
         for left, right in zip(edges[1][:-1], edges[1][1:], strict=True):
             a, b = (
-                xp.clip(volume[:, top:bottom, left:right], -limit, limit)
-                for volume, limit in zip((first, second), limits, strict=True)
+                xp.clip(half[:, top:bottom, left:right], -limit, limit)
+                for half, limit in zip(pair, limits, strict=True)
             )
             a = a - xp.mean(a, axis=(1, 2), keepdims=True)
             b = b - xp.mean(b, axis=(1, 2), keepdims=True)
@@ -101,11 +145,12 @@ def tile_profiles(
     return Profiles(np.array(values, dtype=np.float64), np.array(x), np.array(y), z)
 
 
-def from_profiles(profiles: Profiles, method: str = "tomogram") -> Estimate:
+def from_profiles(profiles: Profiles, method: str = "tomogram", inset: float = INSET) -> Estimate:
     """Fit a slab with soft parallel faces to all tiles at once.
 
     Each tile has its own height of the profile and its own level outside; edges, slopes and
-    softness are common. Errors come from leaving out groups of tiles in turn.
+    softness are common. Errors come from leaving out groups of tiles in turn. The faces of the
+    ice are taken to lie `inset` [Å] beyond those of its content.
 
     Returns
     -------
@@ -124,12 +169,11 @@ def from_profiles(profiles: Profiles, method: str = "tomogram") -> Estimate:
     others = np.array([_refine(_only(profiles, group != g), fit)[0] for g in range(GROUPS)])
     errors = np.sqrt((GROUPS - 1) / GROUPS * ((others - others.mean(axis=0)) ** 2).sum(axis=0))
     step = float(profiles.z[1] - profiles.z[0])
-    bottom_top_error = max(errors[1], step / 4)
     along = 1 / sqrt(1 + fit[2] ** 2 + fit[3] ** 2)
     return Estimate(
         method,
-        thickness=float(fit[1]) * along,
-        thickness_error=float(bottom_top_error),
+        thickness=float(fit[1]) * along + 2 * inset,
+        thickness_error=sqrt(max(errors[1], step / 4) ** 2 + inset**2),
         centre=float(fit[0]),
         centre_error=float(max(errors[0], step / 4)),
         pitch=float(-np.degrees(np.arctan(fit[2]))),
@@ -166,22 +210,28 @@ def _coarse(profiles: Profiles) -> Floats | None:
 
 def _refine(profiles: Profiles, start: Floats) -> tuple[Floats, float]:
     """Return the fitted parameters, and the part of the profiles' variance that they explain."""
-    fit, explained = _fit(profiles, start, np.ones(profiles.values.shape))
-    # Far outside, streaks of what lies in the slab change the level: only what is near counts.
-    for _ in range(2):
+    values = profiles.values / np.maximum(np.abs(profiles.values).max(axis=1, keepdims=True), 1e-30)
+    fit, model, explained = _fit(profiles, values, start, np.ones(values.shape))
+    for _ in range(ROUNDS):
+        # Far outside, streaks of what lies in the slab change the level: only what is near
+        # counts. A variance is as uncertain as it is large.
         middle = fit[0] + fit[2] * profiles.x + fit[3] * profiles.y
         near = np.abs(profiles.z - middle[:, None]) < (0.5 + SURROUNDINGS) * fit[1]
         if near.sum(axis=1).min() < 8:
             break
-        fit, explained = _fit(profiles, fit, near.astype(np.float64))
+        floor = LEAST_VARIANCE * model.max(axis=1, keepdims=True)
+        weights = near / np.maximum(np.maximum(model, floor), 1e-9) ** 2
+        fit, model, explained = _fit(profiles, values, fit, weights)
     return fit, explained
 
 
-def _fit(profiles: Profiles, start: Floats, weights: Floats) -> tuple[Floats, float]:
-    count = weights.sum(axis=1, keepdims=True)
-    wanted = profiles.values - (profiles.values * weights).sum(axis=1, keepdims=True) / count
-    wanted = wanted * weights
-    wanted /= np.maximum(np.sqrt((wanted**2).sum(axis=1, keepdims=True) / count), 1e-30)
+def _fit(
+    profiles: Profiles, values: Floats, start: Floats, weights: Floats
+) -> tuple[Floats, Floats, float]:
+    """Return parameters, the modelled profiles, and the weighted part that they explain."""
+    roots = np.sqrt(weights)
+    total = weights.sum(axis=1, keepdims=True)
+    mean = (values * weights).sum(axis=1, keepdims=True) / total
     step = profiles.z[1] - profiles.z[0]
 
     def model(p: Floats) -> Floats:
@@ -190,17 +240,21 @@ def _fit(profiles: Profiles, start: Floats, weights: Floats) -> tuple[Floats, fl
         box = ndtr((profiles.z - (middle - p[1] / 2)[:, None]) / soft) - ndtr(
             (profiles.z - (middle + p[1] / 2)[:, None]) / soft
         )
-        box = (box - (box * weights).sum(axis=1, keepdims=True) / count) * weights
-        norm = np.maximum((box**2).sum(axis=1), 1e-12)
-        height = np.maximum((box * wanted).sum(axis=1) / norm, 0)
-        return box * height[:, None]
+        box = box - (box * weights).sum(axis=1, keepdims=True) / total
+        norm = np.maximum((weights * box**2).sum(axis=1, keepdims=True), 1e-12)
+        height = np.maximum((weights * box * values).sum(axis=1, keepdims=True) / norm, 0)
+        return mean + height * box
 
+    spread = sqrt(max(float((weights * (values - mean) ** 2).mean()), 1e-30))
     fit = least_squares(
-        lambda p: (model(p) - wanted).ravel(),
+        lambda p: (roots * (model(p) - values)).ravel() / spread,
         start,
         x_scale=[start[1] / 10, start[1] / 10, 0.02, 0.02, start[1] / 20],
         loss="soft_l1",
         f_scale=0.5,
     )
-    left = model(fit.x) - wanted
-    return fit.x, float(1 - (left**2).sum() / max((wanted**2).sum(), 1e-30))
+    found = model(fit.x)
+    left = (weights * (found - values) ** 2).sum() / max(
+        (weights * (values - mean) ** 2).sum(), 1e-30
+    )
+    return fit.x, found, float(1 - left)

@@ -4,7 +4,6 @@ from math import cos, inf, isnan, radians, tan
 
 import numpy as np
 import pytest
-from scipy.stats import qmc
 
 from kernels import arrays, wbp
 from kernels.backproject import aligned_projection, backproject
@@ -12,9 +11,9 @@ from kernels.geometry import View
 from kernels.project import project
 from kernels.thickness import Estimate, from_attenuation, verdict
 from kernels.thickness_beads import from_beads
-from kernels.thickness_profile import from_profiles, tile_profiles
+from kernels.thickness_profile import from_profiles, quick_filter, tile_profiles, without_gold
 
-SLABS = [(1400.0, 0.0, 0.0, 0.0), (900.0, 150.0, 4.0, -2.0), (2200.0, -300.0, -6.5, 3.0)]
+SLABS = [(1400.0, 0.0, 0.0, 0.0), (900.0, 150.0, 4.0, -2.0), (1800.0, -300.0, -3.5, 2.5)]
 
 
 def middle(x, y, slab):
@@ -45,6 +44,8 @@ def test_beads_on_both_surfaces_tell_all(slab, seed):
     z[10:12] += [0.4 * slab[0], 1.6 * slab[0]]  # two lie elsewhere
     found = from_beads(np.column_stack([x, y, z]))
     agrees(found, slab)
+    covered = from_beads(np.column_stack([x, y, z]), diameter=100.0)
+    assert covered.thickness == pytest.approx(found.thickness + 100)
     for name, true in zip(("thickness", "centre", "pitch", "rise"), slab, strict=True):
         assert abs(getattr(found, name) - true) < 5 * getattr(found, f"{name}_error")
 
@@ -76,41 +77,57 @@ def test_views_that_darken_tell_thickness_and_pitch(pitch):
 
 
 @pytest.mark.parametrize("slab", SLABS)
-def test_two_quick_tomograms_tell_all(on, slab):
-    # Point-like matter in the slab and nothing else, seen by 41 noisy views.
-    voxel, shape = 40.0, (104, 128, 128)
+def test_a_quick_tomogram_tells_all(on, slab):
+    # Point-like matter in the slab and nothing else, seen by 41 noisy views, beyond the field too.
+    voxel, shape, wide = 40.0, (128, 128, 128), (128, 128, 352)
     rng = np.random.default_rng(2)
-    # Evenly spread: 30000 points at random have slopes of 0.1° by chance.
-    x, y, z = qmc.Halton(3, rng=rng).random(30000).T - 0.5
-    x, y = 6000 * x, 6000 * y
-    z = middle(x, y, slab) + z * height(slab)
-    density = np.zeros(shape, np.float32)
-    index = [np.rint(p / voxel).astype(int) + n // 2 for p, n in zip((z, y, x), shape, strict=True)]
-    kept = np.all([(i >= 0) & (i < n) for i, n in zip(index, shape, strict=True)], axis=0)
+    count = 60000
+    x, y, z = rng.uniform(-0.5, 0.5, (3, count)) * [[14000], [6000], [height(slab)]]
+    z += middle(x, y, slab)
+    density = np.zeros(wide, np.float32)
+    index = [np.rint(p / voxel).astype(int) + n // 2 for p, n in zip((z, y, x), wide, strict=True)]
+    kept = np.all([(i >= 0) & (i < n) for i, n in zip(index, wide, strict=True)], axis=0)
     np.add.at(density, tuple(i[kept] for i in index), np.float32(-1))
-    tilts = np.arange(-60, 61, 3.0)
-    views = [View(float(tilt), 0) for tilt in tilts]
+    views = [View(float(tilt), 0) for tilt in np.arange(-60, 61, 3.0)]
+    images = project(density, aligned_projection(views, wide, 128), (128, 128))
     projection = aligned_projection(views, shape, 128)
-    images = project(density, projection, (128, 128))
-    images += rng.normal(0, images.std(), images.shape).astype(np.float32)
-    filtered = wbp.filter_views(images, wbp.ramp(wbp.padded_width(128), 0.25))
-    halves = [
-        backproject(filtered[first::2].copy(), projection.only(np.arange(first, 41, 2)), shape)
-        for first in (0, 1)
-    ]
-    found = from_profiles(tile_profiles(on(halves[0]), on(halves[1]), voxel))
-    agrees(found, slab)
+    row_filter = quick_filter(wbp.padded_width(128), voxel)
+    halves = []
+    for _ in range(2):
+        noise = rng.normal(0, images.std(), images.shape).astype(np.float32)
+        filtered = wbp.filter_views(images + noise, row_filter)
+        halves.append(backproject(filtered, projection, shape))
+    for other in (None, on(halves[1])):
+        profiles = tile_profiles(on(halves[0]), voxel, other=other)
+        found = from_profiles(profiles, inset=0.0)
+        agrees(found, slab)
+        assert from_profiles(profiles, inset=40.0).thickness == found.thickness + 80
+
+
+def test_gold_is_taken_out_of_a_view_and_nothing_else():
+    rng = np.random.default_rng(4)
+    plain = rng.normal(0, 0.1, (200, 220)).astype(np.float32)
+    image = plain.copy()
+    y, x = np.indices(image.shape)
+    for row, column in [(40, 50), (120, 160), (180, 30)]:
+        image[(y - row) ** 2 + (x - column) ** 2 < 5**2] -= 1.0
+    found = without_gold(image, 10.0)
+    changed = found != image
+    assert changed[image < plain - 0.5].all()
+    assert 3 * np.pi * 5**2 < changed.sum() < 3 * np.pi * 16**2
+    assert np.abs(found[changed]).max() < 0.15
+    np.testing.assert_array_equal(without_gold(plain, 10.0), plain)
 
 
 def test_no_slab_is_found_in_noise_or_nothing():
     a, b = np.random.default_rng(3).standard_normal((2, 60, 96, 96), dtype=np.float32)
-    assert isnan(from_profiles(tile_profiles(a, b, 10.0)).thickness)
+    assert isnan(from_profiles(tile_profiles(a, 10.0, other=b)).thickness)
     zeros = np.zeros((60, 96, 96), np.float32)
-    assert isnan(from_profiles(tile_profiles(zeros, zeros, 10.0)).thickness)
+    assert isnan(from_profiles(tile_profiles(zeros, 10.0)).thickness)
     with pytest.raises(ValueError, match="not of one size"):
-        tile_profiles(a, b[1:], 10.0)
+        tile_profiles(a, 10.0, other=b[1:])
     with pytest.raises(ValueError, match="too small for 20×20 tiles"):
-        tile_profiles(a, b, 10.0, tiles=(20, 20))
+        tile_profiles(a, 10.0, tiles=(20, 20))
 
 
 def test_a_verdict_weighs_estimates_by_their_errors():

@@ -23,6 +23,8 @@ Vector = NDArray[np.float64]
 
 # Must be ROWS of cuda/backproject.cu, and a block of threads along x there.
 CUDA_ROWS, CUDA_THREADS = 8, 128
+# Likewise the outermost column [pixels]; EDGE of the CUDA sources.
+EDGE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Projection:
         iz = np.asarray(planes, dtype=np.float64)
         if self.row_z is None or self.row_offset is None:
             return np.zeros((len(self.x), iz.size))
-        return self.row_z[:, None] * iz + self.row_offset[:, None]
+        # Rounding errors must not put the outermost row of a plane outside.
+        return np.round(self.row_z[:, None] * iz + self.row_offset[:, None], 6)
 
     def rows_needed(self, start: int, stop: int, planes: ArrayLike) -> tuple[int, int]:
         """Return [first, last) of the views' rows that voxels of rows [start, stop) need.
@@ -183,9 +186,8 @@ def backproject(
 
     shifts = projection.row_shifts(z_start + np.arange(shape[0]))
     kinds, kind = np.unique(shifts, axis=0, return_inverse=True)
-    filled = len(kinds) == 1 and not kinds.any() and out is None
-    volume = np.empty(shape, np.float32) if filled else out
-    volume = np.zeros(shape, np.float32) if volume is None else volume
+    # Where rows move, not all voxels are written.
+    volume = out if out is not None else (np.zeros if kinds.any() else np.empty)(shape, np.float32)
     for i, row_shifts in enumerate(kinds):
         # One kind, unless the x-axis tilt changes from view to view.
         chosen = np.flatnonzero(kind.ravel() == i)
@@ -197,7 +199,7 @@ def backproject(
             factors[chosen],
             row_shifts,
             z_start,
-            add=not filled,
+            add=out is not None or i > 0,
         )
     return volume
 
@@ -209,20 +211,18 @@ def cuda_launch(
     nz, ny, nx = volume.shape
     # y slowest: all that one set of rows needs, all planes long, then stays in the L2 cache.
     grid = (-(-nx // CUDA_THREADS), nz, -(-ny // CUDA_ROWS))
-    arguments = (views, volume, *fixed_point(projection, views))
+    arguments = (views, volume, *fixed_point(projection, z_start + np.arange(nz), views))
     factors = asarray_like(weights.astype(np.float32), views)
     sizes = (*views.shape, nz, ny, nx, z_start)
     return grid, (CUDA_THREADS, 1, 1), (*arguments, factors, *map(np.int32, sizes))
 
 
-def fixed_point(projection: Projection, like: Array) -> tuple[Array, ...]:
-    """Return x, z, offset, row_z and row_offset as 32.32 fixed-point numbers, for CUDA."""
-    zeros = np.zeros(len(projection.x))
-    rows = (projection.row_z, projection.row_offset)
-    vectors = (projection.x, projection.z, projection.offset)
+def fixed_point(projection: Projection, planes: ArrayLike, like: Array) -> tuple[Array, ...]:
+    """Return x, z, offset and the row shifts of planes as 32.32 fixed-point numbers, for CUDA."""
+    vectors = (projection.x, projection.z, projection.offset, projection.row_shifts(planes))
     return tuple(
         asarray_like(np.rint(np.asarray(vector) * 2.0**32).astype(np.int64), like)
-        for vector in (*vectors, *(zeros if row is None else row for row in rows))
+        for vector in vectors
     )
 
 
@@ -264,7 +264,7 @@ def reference_backproject(
 def _lerp(image: Array, places: Vector, length: int, factor: float, axis: int) -> Array:
     """Return `factor` × an image (2-D) at `places` along an axis; 0 outside [0, length − 1]."""
     xp = namespace(image)
-    inside = (places >= 0) & (places <= length - 1)
+    inside = (places >= -EDGE) & (places <= length - 1 + EDGE)
     near = np.clip(np.floor(places), 0, max(length - 2, 0)).astype(np.int64)
     right = factor * inside * (places - near)
     left = factor * inside - right

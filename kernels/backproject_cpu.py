@@ -17,6 +17,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.backproject import EDGE
 from kernels.rows_cpu import LANES, ROW, add_rows, add_transposed, transpose
 
 Volume = NDArray[np.float32]
@@ -115,7 +116,7 @@ def _fill_blocks(  # type: ignore[no-untyped-def]
                 for x in range(BLOCK_X):
                     column = x_step[view] * (x_block + x) + plane
                     near = min(max(int(column), 0), columns - 2)
-                    inside = column >= 0 and column <= columns - 1
+                    inside = column >= -EDGE and column <= columns - 1 + EDGE
                     factor = weight[view] if inside else 0.0
                     seen |= inside
                     voxel = z * BLOCK_X + x

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kernels.arrays import Array, asarray_like, cuda_module, device, is_cupy, is_numpy, namespace
-from kernels.backproject import Projection, Vector, fixed_point
+from kernels.backproject import EDGE, Projection, Vector, fixed_point
 
 # Must be ROWS of cuda/project.cu, and a block of threads along the columns there.
 CUDA_ROWS, CUDA_THREADS = 8, 128
@@ -92,7 +92,8 @@ def cuda_launch(
     # Views fastest but for columns: they read the same rows of the volume from the L2 cache.
     grid = (-(-columns // CUDA_THREADS), n_views, -(-n_rows // CUDA_ROWS))
     factors = asarray_like(weights.astype(np.float32), volume)
-    arguments = (volume, views, *fixed_point(projection, volume), factors)
+    planes = z_start + np.arange(volume.shape[0])
+    arguments = (volume, views, *fixed_point(projection, planes, volume), factors)
     sizes = (n_rows, columns, *volume.shape, z_start)
     return grid, (CUDA_THREADS, 1, 1), (*arguments, *map(np.int32, sizes))
 
@@ -135,7 +136,7 @@ def reference_project(
 
 def hats(places: Vector, length: int) -> Vector:
     """Return (n_places, length): weights of pixels in the linear interpolation at `places`."""
-    inside = (places >= 0) & (places <= length - 1)
+    inside = (places >= -EDGE) & (places <= length - 1 + EDGE)
     distance = np.abs(places[:, None] - np.arange(length))
     return np.where(inside[:, None], np.maximum(1 - distance, 0), 0)
 

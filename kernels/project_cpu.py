@@ -14,6 +14,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.backproject import EDGE
 from kernels.backproject_cpu import (
     INPUT,
     OPTIONS,
@@ -78,7 +79,7 @@ def _project_planes(  # type: ignore[no-untyped-def]
                 for x in range(size):
                     # The very numbers that back-projection multiplies with.
                     place = x_step[view] * (x_block + x) + plane
-                    inside = place >= 0 and place <= columns - 1
+                    inside = place >= -EDGE and place <= columns - 1 + EDGE
                     left = min(max(int(place), 0), columns - 2)
                     factor = weight[view] if inside else 0.0
                     high[z, x] = factor * (place - left)

@@ -1,18 +1,19 @@
 // volume[z, y, x] += sum over views of weight * view[y, column], linear between pixels,
 // column = x_step * x + z_step * (z_start + z) + offset; nothing where it is outside. Likewise
-// row = y + row_z * (z_start + z) + row_offset, where the specimen is tilted about x.
+// row = y + row_shift[view, z], where the specimen is tilted about x.
 //
 // Places are 32.32 fixed point: exact, the same in every slab, cheap where double is slow.
 // Neighbouring threads are neighbours in x, so reads and writes coalesce in the natural layout;
 // each thread keeps ROWS values of y, which share a column and the fraction of a row.
 
 #define ROWS 8
+#define EDGE 4295  // a millionth of a pixel: rounding must not put the outermost column outside
 
 extern "C" __global__ void backproject(
     const float* __restrict__ views, float* __restrict__ volume,
     const long long* __restrict__ x_step, const long long* __restrict__ z_step,
-    const long long* __restrict__ offset, const long long* __restrict__ row_z,
-    const long long* __restrict__ row_offset, const float* __restrict__ weight,
+    const long long* __restrict__ offset, const long long* __restrict__ row_shift,
+    const float* __restrict__ weight,
     int n_views, int n_rows, int columns, int nz, int ny, int nx, int z_start)
 {
     const int x = blockIdx.x * blockDim.x + threadIdx.x;
@@ -26,12 +27,12 @@ extern "C" __global__ void backproject(
 
     for (int view = 0; view < n_views; ++view) {
         const long long column = x_step[view] * x + z_step[view] * (z_start + z) + offset[view];
-        if (column < 0 || column > last) continue;
-        int i = (int)(column >> 32);
+        if (column < -EDGE || column > last + EDGE) continue;
+        int i = column < 0 ? 0 : (int)(column >> 32);
         if (i > columns - 2) i = columns - 2;
         const float right = weight[view] * (float)(column - ((long long)i << 32)) * 0x1p-32f;
         const float left = weight[view] - right;
-        const long long shift = row_z[view] * (z_start + z) + row_offset[view];
+        const long long shift = row_shift[(long long)view * nz + z];
         const float share = (float)(shift & 0xffffffffLL) * 0x1p-32f;
         int row = y + (int)(shift >> 32);
         const float* pixel = views + ((long long)view * n_rows + row) * columns + i;

@@ -5,12 +5,13 @@
 // its own, which are neighbours along x, for ROWS rows of the view.
 
 #define ROWS 8
+#define EDGE 4295  // as of backproject.cu
 
 extern "C" __global__ void project(
     const float* __restrict__ volume, float* __restrict__ views,
     const long long* __restrict__ x_step, const long long* __restrict__ z_step,
-    const long long* __restrict__ offset, const long long* __restrict__ row_z,
-    const long long* __restrict__ row_offset, const float* __restrict__ weight,
+    const long long* __restrict__ offset, const long long* __restrict__ row_shift,
+    const float* __restrict__ weight,
     int n_rows, int columns, int nz, int ny, int nx, int z_start)
 {
     const int column = blockIdx.x * blockDim.x + threadIdx.x;
@@ -35,7 +36,7 @@ extern "C" __global__ void project(
             if (a > low) low = a < nx ? (int)a : nx;
             if (b < high) high = b > -1 ? (int)b : -1;
         }
-        const long long shift = row_z[view] * (z_start + z) + row_offset[view];
+        const long long shift = row_shift[(long long)view * nz + z];
         const float share = (float)(shift & 0xffffffffLL) * 0x1p-32f;
         const int whole = (int)(shift >> 32);
         // Rows y of the volume that appear in rows of the view, both of the interpolated ones.
@@ -44,8 +45,8 @@ extern "C" __global__ void project(
         if (y_high > ny) y_high = ny;
         for (int x = low; x <= high; ++x) {
             const long long place = step * x + plane;
-            if (place < 0 || place > last) continue;
-            int i = (int)(place >> 32);
+            if (place < -EDGE || place > last + EDGE) continue;
+            int i = place < 0 ? 0 : (int)(place >> 32);
             if (i > columns - 2) i = columns - 2;
             const float right = weight[view] * (float)(place - ((long long)i << 32)) * 0x1p-32f;
             float factor = 0.f;

@@ -4,6 +4,8 @@ import threading
 import numba
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kernels import arrays, geometry
 from kernels.backproject import (
@@ -153,6 +155,31 @@ def test_moving_rows_agree_with_the_reference(
     launch = cuda_launch(views, projection, options["weights"], cuda, 2)
     cuda_on_cpu("backproject")("backproject", launch)
     np.testing.assert_allclose(cuda, expected, atol=2e-5 * scale)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_any_size_and_geometry_agrees_with_the_reference(data):
+    def whole(low, high):
+        return data.draw(st.integers(low, high))
+
+    n_views, ny, columns = whole(1, 20), whole(1, 260), whole(2, 60)
+    shape = (whole(1, 40), ny + whole(-ny + 1, 9), whole(1, 60))
+    x_tilt = data.draw(st.sampled_from([0.0, 2.0, -7.5]))
+    if x_tilt == 0:
+        shape = (shape[0], ny, shape[2])
+    tilts = data.draw(st.lists(st.floats(-90, 90), min_size=n_views, max_size=n_views))
+    projection = aligned_projection(
+        [View(tilt, 0, x_tilt=x_tilt) for tilt in tilts],
+        shape,
+        columns,
+        centre=(data.draw(st.floats(-20, 20)), data.draw(st.floats(-20, 20))),
+        rows=ny,
+    )
+    views, z_start = random_views(n_views, ny, columns), whole(0, 9)
+    expected = reference_backproject(views, projection, shape, z_start=z_start)
+    found = backproject(views, projection, shape, z_start=z_start)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * max(np.abs(expected).max(), 1))
 
 
 def test_moving_rows_may_be_split_along_y_and_z():

@@ -3,7 +3,8 @@
 Numba's own vectorised loops check at run time, before each row, whether arrays overlap, and keep
 no sums in registers from one row to the next: back-projection then reaches half of what these
 two functions reach. They are written in LLVM's vectors of 16 floats, which LLVM cuts to what the
-machine has. Offsets are in elements; nothing is checked.
+machine has. Offsets are in elements; nothing is checked. Numba's cache on disk does not see when
+this file changes, only when the callers' do.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ Counts = NDArray[np.int64]
 LEAST_SEPARATION = 6.0
 STEEPEST = 0.36  # slope of the slab: 20°
 TRIALS = 2000
+COVERED = 0.9  # part of a layer's beads within the faces: of the rest, some are misplaced
 TOLERANCE = 25.0  # Å that beads on a surface scatter at least, for their size and the ice's
 
 
@@ -33,8 +34,8 @@ def from_beads(points: ArrayLike, diameter: float = 0.0, method: str = "beads") 
     Returns
     -------
     Estimate
-        The faces are where the outermost beads of each layer (above 80 % of it) end.
-        One layer only tells pitch and rise; fewer than five beads tell nothing.
+        The ice covers all beads: its faces are where the outermost of each layer end. One layer
+        only tells pitch and rise; fewer than five beads tell nothing.
     """
     beads = np.asarray(points, dtype=np.float64)
     beads = beads[np.isfinite(beads).all(axis=1)]
@@ -133,7 +134,7 @@ def _estimate(
     difference, mean = np.array([-1.0, 1.0]), np.array([0.5, 0.5])
     levels = covariance[2:, 2:]
     outward = (heights - fit[2:][label])[near] * (2 * label[near] - 1)
-    beyond = float(np.quantile(outward, 0.8))
+    beyond = float(np.quantile(outward, COVERED))
     # How deep beads lie in the ice is not known to better than this.
     depth = sqrt(beyond**2 + (diameter / 4) ** 2)
     return Estimate(

@@ -20,7 +20,9 @@ COVERED = 0.9  # part of a layer's beads within the faces: of the rest, some are
 TOLERANCE = 25.0  # Å that beads on a surface scatter at least, for their size and the ice's
 
 
-def from_beads(points: ArrayLike, diameter: float = 0.0, method: str = "beads") -> Estimate:
+def from_beads(
+    points: ArrayLike, diameter: float = 0.0, z_error: float = 0.0, method: str = "beads"
+) -> Estimate:
     """Fit two parallel planes to bead centres, one if they lie in one layer.
 
     Parameters
@@ -29,6 +31,8 @@ def from_beads(points: ArrayLike, diameter: float = 0.0, method: str = "beads") 
         X, Y, Z of the beads' centres in the specimen frame [Å]; NaN rows are left out.
     diameter : float
         Of the beads, which the ice is taken to cover [Å]. 0: the slab ends at their centres.
+    z_error : float
+        Standard error of the beads' heights, no part of the scatter within a layer [Å].
     method : str
 
     Returns
@@ -46,8 +50,8 @@ def from_beads(points: ArrayLike, diameter: float = 0.0, method: str = "beads") 
     slab, scatter, counts = two
     separated = slab[3] - slab[2] > LEAST_SEPARATION * scatter
     if not separated or counts.min() < 2:
-        return _estimate(method, beads, one, diameter)
-    return _estimate(method, beads, two, diameter)
+        return _estimate(method, beads, one, diameter, z_error)
+    return _estimate(method, beads, two, diameter, z_error)
 
 
 def _layers(beads: Floats, layers: int) -> tuple[Floats, Floats]:
@@ -111,7 +115,11 @@ def _design(beads: Floats, label: Counts, layers: int) -> Floats:
 
 
 def _estimate(
-    method: str, beads: Floats, fitted: tuple[Floats, float, Counts], diameter: float
+    method: str,
+    beads: Floats,
+    fitted: tuple[Floats, float, Counts],
+    diameter: float,
+    z_error: float,
 ) -> Estimate:
     fit, scatter, _ = fitted
     layers = len(fit) - 2
@@ -134,7 +142,8 @@ def _estimate(
     difference, mean = np.array([-1.0, 1.0]), np.array([0.5, 0.5])
     levels = covariance[2:, 2:]
     outward = (heights - fit[2:][label])[near] * (2 * label[near] - 1)
-    beyond = float(np.quantile(outward, COVERED))
+    own = sqrt(max(0.0, 1 - z_error**2 / max(float(outward.var()), 1e-9)))
+    beyond = float(np.quantile(outward, COVERED)) * own
     # How deep beads lie in the ice is not known to better than this.
     depth = sqrt(beyond**2 + (diameter / 4) ** 2)
     return Estimate(

@@ -42,12 +42,21 @@ def test_beads_on_both_surfaces_tell_all(slab, seed):
     side[:3], side[3:6] = 0.5, -0.5
     z = middle(x, y, slab) + side * height(slab) + rng.normal(0, 20, 24)
     z[10:12] += [0.4 * slab[0], 1.6 * slab[0]]  # two lie elsewhere
-    found = from_beads(np.column_stack([x, y, z]))
+    found = from_beads(np.column_stack([x, y, z]), z_error=20.0)
     agrees(found, slab)
-    covered = from_beads(np.column_stack([x, y, z]), diameter=100.0)
+    covered = from_beads(np.column_stack([x, y, z]), diameter=100.0, z_error=20.0)
     assert covered.thickness == pytest.approx(found.thickness + 100)
     for name, true in zip(("thickness", "centre", "pitch", "rise"), slab, strict=True):
         assert abs(getattr(found, name) - true) < 5 * getattr(found, f"{name}_error")
+
+
+def test_the_ice_covers_beads_that_lie_deeper_or_less_deep():
+    rng = np.random.default_rng(6)
+    x, y = rng.uniform(-2500, 2500, (2, 60))
+    side = np.sign(rng.normal(size=60))
+    z = side * (500 - 50 - rng.uniform(5, 80, 60)) + rng.normal(0, 10, 60)
+    found = from_beads(np.column_stack([x, y, z]), diameter=100.0, z_error=10.0)
+    assert found.thickness == pytest.approx(1000, rel=0.05)
 
 
 def test_beads_of_one_layer_or_all_over_tell_no_thickness():

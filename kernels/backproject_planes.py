@@ -18,6 +18,9 @@ from kernels.ctf_planes import Planes
 
 Vector = NDArray[np.float64]
 
+# A level so little above the middle of two planes goes down, whatever rounding makes of it.
+TIE = 1e-6
+
 
 def first_images(planes: Planes) -> NDArray[np.int64]:
     """Return the index of each view's first image among those of all views, (n_views + 1,)."""
@@ -170,7 +173,7 @@ def reference_backproject_planes(
         for plane in range(int(planes.count[view])):
             share = np.maximum(1 - np.abs(level - plane), 0)
             if not planes.blend:
-                share = (np.ceil(level - 0.5) == plane).astype(np.float64)
+                share = (np.ceil(level - 0.5 - TIE) == plane).astype(np.float64)
             if not share.any():
                 continue
             one = np.array([view])

@@ -26,6 +26,7 @@ from kernels.backproject_cpu import (
 from kernels.rows_cpu import LANES, ROW, add_rows
 
 Counts = NDArray[np.int64]
+TIE = 1e-6  # as in kernels.backproject_planes
 
 
 @numba.njit(**OPTIONS)
@@ -77,7 +78,7 @@ def _fill_blocks(  # type: ignore[no-untyped-def]
                         right[n + 1, voxel] = above * share
                         left[n + 1, voxel] = above * (1.0 - share)
                     else:
-                        plane = int(np.ceil(level - 0.5))
+                        plane = max(int(np.ceil(level - 0.5 - TIE)), 0)
                         index[n, voxel] = ((image[view] + plane) * stride + near) * ROW
                         right[n, voxel] = factor * share
                         left[n, voxel] = factor * (1.0 - share)

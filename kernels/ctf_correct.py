@@ -215,7 +215,7 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-@njit(**OPTIONS)
+@njit(**OPTIONS)  # type: ignore[untyped-decorator]
 def _flip(spectrum: Any, h: Any, ky2: Any, kx2: Any, slope: Any, out: Any) -> None:
     ny, nx = spectrum.shape
     one, two, half = np.float32(1), np.float32(2), np.float32(0.5)
@@ -225,7 +225,7 @@ def _flip(spectrum: Any, h: Any, ky2: Any, kx2: Any, slope: Any, out: Any) -> No
             out[y, x] = spectrum[y, x] * (one - two * (whole - two * np.floor(half * whole)))
 
 
-@njit(**OPTIONS)
+@njit(**OPTIONS)  # type: ignore[untyped-decorator]
 def _weigh(
     spectrum: Any,
     h: Any,
@@ -255,4 +255,3 @@ def _weigh(
             if wiener:
                 value = value / (value * value + noise * np.exp(falloff * np.sqrt(k2)))
             out[y, x] = spectrum[y, x] * value
-

@@ -143,7 +143,13 @@ def cuda_launch(
     tables = (asarray_like(table, images) for table in (*levels, *whole))
     factors = asarray_like(weights.astype(np.float32), images)
     sizes = (len(weights), *images.shape[1:], nz, ny, nx, z_start, int(planes.blend))
-    arguments = (images, volume, *fixed_point(projection, images), *tables, factors)
+    arguments = (
+        images,
+        volume,
+        *fixed_point(projection, z_start + np.arange(nz), images),
+        *tables,
+        factors,
+    )
     return grid, (CUDA_THREADS, 1, 1), (*arguments, *map(np.int32, sizes))
 
 

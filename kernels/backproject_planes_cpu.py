@@ -12,6 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.backproject import EDGE
 from kernels.backproject_cpu import (
     BLOCK_X,
     BLOCK_Z,
@@ -58,7 +59,7 @@ def _fill_blocks(  # type: ignore[no-untyped-def]
                 for x in range(BLOCK_X):
                     column = x_step[view] * (x_block + x) + row
                     near = min(max(int(column), 0), columns - 2)
-                    inside = column >= 0 and column <= columns - 1
+                    inside = column >= -EDGE and column <= columns - 1 + EDGE
                     factor = weight[view] if inside else 0.0
                     seen |= inside
                     level = level_x[view] * (x_block + x) + height

@@ -258,7 +258,7 @@ def _voted(
     cell = 0.1 * diameter
     bins = 2 * int(np.ceil(search / cell)) + 1
     edges = (np.arange(bins + 1) - bins / 2) * cell
-    votes, _, _ = np.histogram2d(*apart.T, bins=[edges, edges], weights=weights)
+    votes, _ = np.histogramdd(apart, bins=[edges, edges], weights=weights)
     votes = ndimage.gaussian_filter(votes, 0.5 * NEAR * diameter / cell, mode="constant")
     # Of equal votes, the smaller move.
     steps = np.arange(bins) - bins // 2

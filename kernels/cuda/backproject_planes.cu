@@ -4,6 +4,7 @@
 // own first plane.
 
 #define ROWS 8
+#define EDGE 4295  // a millionth of a pixel: rounding must not put the outermost column outside
 
 __device__ __forceinline__ void add_image(
     float* sum, const float* __restrict__ image, float left, float right, float share,
@@ -31,9 +32,9 @@ __device__ __forceinline__ void add_image(
 extern "C" __global__ void backproject_planes(
     const float* __restrict__ images, float* __restrict__ volume,
     const long long* __restrict__ x_step, const long long* __restrict__ z_step,
-    const long long* __restrict__ offset, const long long* __restrict__ row_z,
-    const long long* __restrict__ row_offset, const long long* __restrict__ level_x,
-    const long long* __restrict__ level_z, const long long* __restrict__ level_offset,
+    const long long* __restrict__ offset, const long long* __restrict__ row_shift,
+    const long long* __restrict__ level_x, const long long* __restrict__ level_z,
+    const long long* __restrict__ level_offset,
     const int* __restrict__ first_image, const int* __restrict__ planes,
     const float* __restrict__ weight,
     int n_views, int n_rows, int columns, int nz, int ny, int nx, int z_start, int blend)
@@ -50,12 +51,12 @@ extern "C" __global__ void backproject_planes(
 
     for (int view = 0; view < n_views; ++view) {
         const long long column = x_step[view] * x + z_step[view] * (z_start + z) + offset[view];
-        if (column < 0 || column > last) continue;
-        int i = (int)(column >> 32);
+        if (column < -EDGE || column > last + EDGE) continue;
+        int i = column < 0 ? 0 : (int)(column >> 32);
         if (i > columns - 2) i = columns - 2;
         const float right = weight[view] * (float)(column - ((long long)i << 32)) * 0x1p-32f;
         const float left = weight[view] - right;
-        const long long shift = row_z[view] * (z_start + z) + row_offset[view];
+        const long long shift = row_shift[(long long)view * nz + z];
         const float share = (float)(shift & 0xffffffffLL) * 0x1p-32f;
         const int row = y + (int)(shift >> 32);
 

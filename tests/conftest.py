@@ -11,11 +11,15 @@ from typing import Any
 import array_api_strict
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from kernels import arrays
 
 # Before anything imports Prefect: tests leave nothing in the user's home.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="tiltflow-prefect-")
+
+# As on workers: BLAS on two threads solves small systems ten times slower than on one.
+threadpool_limits(1, "blas")
 
 NO_GPU = arrays.cupy is None or not arrays.cupy.cuda.is_available()
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -36,6 +36,7 @@ DEPTH_PRIOR = 600.0  # Å
 ADJUST_EVERY = 4  # views
 COVERED = 0.4  # share of the views it could be seen in, in which a bead must be seen
 LEAST_SEEN = 4  # views
+LEAST_TRACKS = 3
 CHANCE = 1e-3  # of a track by accident, among all that were tried
 
 
@@ -87,10 +88,13 @@ def link(
     none = Linked(_tracks([], len(views), sigma), None, np.zeros(0))
     if grown is None:
         return none
-    linked = _relinked(candidates, grown, NEAR * diameter, field, views, sigma)
-    if linked.solution is None:
-        return linked
-    return _relinked(candidates, linked.solution, NEARER * diameter, field, views, sigma)
+    for _ in range(2):  # all beads are known now: views that were misled are found
+        again = _revoted(candidates, grown, diameter, search)
+        linked = _relinked(candidates, again, NEAR * diameter, field, views, sigma)
+        if linked.solution is None:
+            return linked
+        grown = linked.solution
+    return _relinked(candidates, grown, NEARER * diameter, field, views, sigma)
 
 
 def link_again(
@@ -118,7 +122,7 @@ def _relinked(
 ) -> Linked:
     known = solution.points[np.isfinite(solution.points).all(axis=1)]
     found = _in_space(candidates, solution.views, known, reach, field)
-    if not found:
+    if len(found) < LEAST_TRACKS:  # one track fits any views, for their shifts are free
         return Linked(_tracks([], len(views), sigma), None, np.zeros(0))
     tracks = _tracks([row for row, _ in found], len(views), sigma, candidates)
     again = solve(tracks, views, with_errors=False)
@@ -227,6 +231,27 @@ def _carry(now: list[View], i: int, before: View, following: Sequence[int]) -> N
         if now[k].tilt * now[i].tilt >= 0:
             ratio = stretch(now[k].tilt) / stretch(now[i].tilt)
             now[k] = move_view(now[k], float(y), float(x) * ratio)
+
+
+def _revoted(
+    candidates: Sequence[Candidates | None], solution: Solution, diameter: float, search: float
+) -> Solution:
+    """Return the solution with views moved to where more candidates meet its points."""
+    points = solution.points[np.isfinite(solution.points).all(axis=1)]
+    worth = np.ones(len(points))
+    views = list(solution.views)
+
+    def met(found: Candidates, view: View) -> int:
+        expected = points @ tilt_rotation(view)[:2].T
+        distance, _ = cKDTree(aligned_from_raw(found.xy, view)).query(expected)
+        return int((distance <= NEAR * diameter).sum())
+
+    for i, found in enumerate(candidates):
+        if found is not None and len(found):
+            voted = _voted(found, points, worth, views[i], diameter, search)
+            if met(found, voted) > met(found, views[i]):
+                views[i] = voted
+    return replace(solution, views=tuple(views))
 
 
 def _places(

@@ -29,9 +29,7 @@ def series(rng, *, axis=0.05, magnification=1e-3, tilt=0.1, stretch=0.0, skew=0.
 
 
 def nominal(views):
-    return [
-        View(float(t), 85.3, v.shift_x, v.shift_y) for t, v in zip(TILTS, views, strict=True)
-    ]
+    return [View(float(t), 85.3, v.shift_x, v.shift_y) for t, v in zip(TILTS, views, strict=True)]
 
 
 def points_of(rng, count=20):
@@ -140,7 +138,8 @@ def test_stated_errors_are_the_real_ones():
         solution = solve(tracks, nominal(views), Model("all", "all"), robust=False)
         off = np.array([s.axis - v.axis for s, v in zip(solution.views, views, strict=True)])
         axis.append(np.radians(off) / solution.errors[:, 0])
-        ratio = np.array([s.magnification / v.magnification for s, v in zip(solution.views, views, strict=True)])  # fmt: skip
+        ratio = np.array([s.magnification for s in solution.views])
+        ratio /= [v.magnification for v in views]
         # The common magnification is a matter of the specimen's scale.
         magnification.append((ratio - ratio.mean()) / solution.errors[:, 1])
     assert np.std(axis) == pytest.approx(1, abs=0.12)

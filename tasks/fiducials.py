@@ -31,7 +31,7 @@ from tasks.work import Outcome, Work, begin, step_task
 # A bead that is centred must look like the others: correlation with their mean, and strength.
 LEAST_ALIKE, WEAKEST, STRONGEST = 0.5, 0.4, 2.0
 REACH = 0.15  # of a diameter: how far from where it is expected a bead may be
-CHANGED = 0.08  # of a diameter: by so much another diameter makes a second search worth while
+CHANGED = 0.12  # of a diameter: by so much another diameter makes a second search worth while
 MEASURED_VIEWS = 7
 # A bead must be found in most views where it could be; views need some beads, and most have them.
 COVERED = 0.4

@@ -80,12 +80,14 @@ def tiny_project(tiny_data: Path, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def finished_project(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a project whose series TS_01 has every result. Copy it before changing it."""
+    """Return a project whose series TS_01 has every result but that of beads. Copy it first."""
     from flows.tomogram import STEP_TASKS
     from tasks.parameters import Execution, Pipeline
 
     project = _imported(tiny_data, tmp_path_factory.mktemp("finished") / "done.zarr")
     for step, task in STEP_TASKS.items():
+        if step == "align":
+            continue  # the field holds too few beads
         parameters = getattr(Pipeline(), step)
         task.fn(project, "TS_01", parameters, "main", Execution(cluster="threads", workers=2))
     return project

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tasks.errors import NotThere, WrongParameter
 from tasks.export_ctf import write_defoci
+from tasks.export_fiducials import write_beads
 from tasks.export_imod import Say, write_angles, write_reconstruction
 from tasks.export_motion import write_motion
 from tasks.export_stacks import write_stacks
@@ -44,6 +45,8 @@ class Source:
     motion, tomogram, ctf : Result or None
     alignment : str or None
         Step that decided the geometry.
+    beads : Result or None
+        That of an alignment by beads, if it is this one.
     """
 
     series: Series
@@ -52,6 +55,7 @@ class Source:
     alignment: str | None
     tomogram: Result | None
     ctf: Result | None
+    beads: Result | None = None
 
     @property
     def pixel_size(self) -> float:
@@ -133,6 +137,8 @@ def export_series(
             write_reconstruction(
                 folder, source.record, (images[2], images[1]), source.pixel_size, source.tomogram
             )
+            if source.beads is not None:
+                write_beads(folder, source.record, source.beads, source.pixel_size)
         else:
             say(f"{series}: not aligned on branch {branch}: no .xf, .tlt, newst.com and tilt.com")
         _write_tomogram(folder, source, say)
@@ -170,7 +176,8 @@ def find_source(series: Series, branch: str, say: Say = lambda line: None) -> So
     if found["ctf"] is not None:
         keys["ctf"] = found["ctf"].key
     motion = series.result("motion", keys["motion"]) if "motion" in keys else None
-    return Source(series, series.record_of(keys), motion, alignment, tomogram, found["ctf"])
+    beads = series.result("align", keys["align"]) if alignment == "align" else None
+    return Source(series, series.record_of(keys), motion, alignment, tomogram, found["ctf"], beads)
 
 
 def _origins(result: Result) -> dict[str, str]:

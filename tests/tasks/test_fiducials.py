@@ -17,8 +17,10 @@ from tasks.bead_table import tracks_from_table
 from tasks.choice import ENOUGH
 from tasks.discover import find_sources
 from tasks.errors import UnusableData
+from tasks.export import export_series
 from tasks.fiducials import fiducials
-from tasks.formats.imod import FiducialPoint, write_points
+from tasks.formats.imod import FiducialPoint, read_tilts, read_xf, write_points
+from tasks.formats.imod_model import read_fiducials
 from tasks.formats.mrc import write_stack
 from tasks.ingest import read_series, store_series
 from tasks.parameters import (
@@ -208,3 +210,38 @@ def test_a_number_of_beads_and_regions_are_obeyed(
     assert tracks.n_points == 4
     lowest = int(np.argmin(np.abs(TILTS)))
     assert (tracks.xy[tracks.view == lowest, 0] > -10).all()
+
+
+def test_what_is_exported_for_imod_tells_the_beads_again(
+    drawn: tuple[Series, np.ndarray, list[View]], tmp_path: Path
+) -> None:
+    series, points, views = drawn
+    export_series(series.project.url, "TS", "main", "imod", tmp_path)
+    folder = tmp_path / "TS"
+    tracks, _ = read_tracks(series.current("main", "align"), len(TILTS))
+    again = tracks_from_table(folder / "TS.fid.csv", len(TILTS), (SIZE, SIZE), PIXEL, tracks)
+    order = np.lexsort((tracks.view, tracks.point))
+    np.testing.assert_allclose(again.xy, tracks.xy[order], atol=0.002 * PIXEL)
+    np.testing.assert_allclose(again.sigma, tracks.sigma[order])
+    contours = read_fiducials(folder / "TS.fid")
+    assert len(contours) == 14
+    for contour in contours:
+        for x, y, view in contour:
+            raw = project(points, views[int(view)]) / PIXEL + SIZE // 2
+            assert np.hypot(*(raw - (x, y)).T).min() < 1.5
+    assert (folder / "TS.xyz.csv").read_text().startswith("marker,x_A,y_A,z_A,views,")
+    log = (folder / "TS.resid.txt").read_text()
+    assert "mean residual" in log
+    assert "models tried" in log
+    # The transforms fit the true beads, in IMOD's own terms.
+    matrices, shifts = read_xf(folder / "TS.xf")
+    tilts = np.radians(read_tilts(folder / "TS.tlt"))
+    used = [i for i in range(len(TILTS)) if i != DARK]
+    raw = np.stack([project(points, views[i]) / PIXEL + SIZE // 2 for i in used])
+    centre = (SIZE - 1) / 2
+    seen = np.einsum("vab,vpb->vpa", matrices[used], raw - centre) + shifts[used][:, None]
+    rows = np.stack([np.cos(tilts[used]), np.sin(tilts[used])], axis=1)
+    fitted = np.linalg.lstsq(rows, seen[:, :, 0], rcond=None)[0]
+    across = seen[:, :, 0] - rows @ fitted
+    along = seen[:, :, 1] - seen[:, :, 1].mean(axis=0)
+    assert np.sqrt((across**2 + along**2).mean()) < 0.3

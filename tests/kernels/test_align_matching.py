@@ -12,18 +12,12 @@ import numpy as np
 import pytest
 
 from kernels.align_coarse import move_view
-from kernels.align_matching import (
-    Matched,
-    centre_across,
-    climb,
-    match_series,
-    move_origin,
-    refine_axis,
-    sweep,
-)
+from kernels.align_matching import align_series, match_series
 from kernels.arrays import to_host
 from kernels.geometry import View, fit_points, project
+from kernels.matching_axis import climb, refine_axis
 from kernels.matching_rays import dense_projection, smear
+from kernels.matching_sweep import Matched, centre_across, move_origin, sweep
 
 PIXEL = 10.8
 SHAPE = (112, 120)
@@ -124,7 +118,7 @@ def test_an_empty_view_that_nobody_flagged_gets_a_low_score_and_harms_no_other()
 
 def test_an_axis_that_is_right_already_is_kept() -> None:
     truth, images = series()
-    found = refine_axis(images, truth, PIXEL, used())
+    found, _ = refine_axis(images, truth, PIXEL, used())
     assert found.views[5].axis == pytest.approx(AXIS, abs=0.1)
 
 
@@ -133,8 +127,10 @@ def test_climbing_finds_a_far_maximum_and_stays_within_its_range() -> None:
         view = View(0.0, angle)
         return Matched((view,), np.array([1 - 0.01 * (angle - 2.2) ** 2]), np.zeros((1, 2)), (0, 0))
 
-    assert climb(trial, 5.0).views[0].axis == pytest.approx(2.2)
-    assert climb(trial, 1.0).views[0].axis == 1.0
+    found, turn = climb(trial, 5.0)
+    assert found.views[0].axis == pytest.approx(2.2) and not turn.at_end
+    found, turn = climb(trial, 1.0)
+    assert found.views[0].axis == 1.0 and turn.at_end
 
 
 def test_moving_the_origin_moves_points_and_nothing_else() -> None:

@@ -24,7 +24,7 @@ from kernels.arrays import Array, namespace
 from kernels.fourier import bin_images
 from kernels.geometry import View
 from kernels.matching_axis import Turn, refine_axis, vary_axis
-from kernels.matching_rescue import lost_views, rescue, without
+from kernels.matching_rescue import lost_views, rescue, with_views, without
 from kernels.matching_sweep import Matched, centre_across, grow, move_origin, sweep
 
 # Views whose shorter side has fewer pixels are not reduced.
@@ -144,7 +144,9 @@ def align_series(
     """
     reduced = min(images.shape[1:]) >= SMALLEST
     xp = namespace(images)
-    small = xp.stack([bin_images(images[i, ...], 2) for i in range(len(views))]) if reduced else images
+    small = images
+    if reduced:
+        small = xp.stack([bin_images(images[i, ...], 2) for i in range(len(views))])
     size = pixel_size * 2 if reduced else pixel_size
     first = grow(small, views, size, used, thickness)
     state = _State(first, size, list(used), thickness, tolerance)
@@ -209,12 +211,14 @@ def _find_lost(images: Array, state: _State) -> None:
     """Look for the views that do not match, and leave out those that are not found."""
     state.result = sweep(images, state.result.views, *state.settings)
     tilts = [view.tilt for view in state.result.views]
-    lost = lost_views(state.result.scores, tilts, state.used)
+    # A view that was lost while the axis was wrong may match now.
+    lost = [*state.lost, *lost_views(state.result.scores, tilts, state.used)]
     if not lost or np.sum(state.used) - len(lost) < 3:
         return
+    state.used = with_views(state.used, lost)
     state.result = rescue(images, state.result, *state.settings, lost)
     state.result = sweep(images, state.result.views, *state.settings)
     still = [i for i in lost_views(state.result.scores, tilts, state.used) if i in lost]
     state.rescued += [i for i in lost if i not in still]
-    state.lost += still
+    state.lost = still
     state.used = without(state.used, still)

@@ -79,3 +79,8 @@ def without(used: Sequence[bool], lost: Sequence[int]) -> list[bool]:
     """Return the flags of the views that are used and not lost."""
     return [flag and i not in lost for i, flag in enumerate(used)]
 
+
+
+def with_views(used: Sequence[bool], lost: Sequence[int]) -> list[bool]:
+    """Return the flags with the lost views used again."""
+    return [flag or i in lost for i, flag in enumerate(used)]

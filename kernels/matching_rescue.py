@@ -27,7 +27,9 @@ LOST = 0.5
 NEIGHBOURS = 8
 
 
-def lost_views(scores: NDArray[np.float64], tilts: Sequence[float], used: Sequence[bool]) -> list[int]:
+def lost_views(
+    scores: NDArray[np.float64], tilts: Sequence[float], used: Sequence[bool]
+) -> list[int]:
     """Return the views whose score is far below that of the used views nearest in tilt."""
     chosen = [i for i in range(len(tilts)) if used[i]]
     lost = []
@@ -78,7 +80,6 @@ def rescue(
 def without(used: Sequence[bool], lost: Sequence[int]) -> list[bool]:
     """Return the flags of the views that are used and not lost."""
     return [flag and i not in lost for i, flag in enumerate(used)]
-
 
 
 def with_views(used: Sequence[bool], lost: Sequence[int]) -> list[bool]:

@@ -130,9 +130,7 @@ def sweep(
 def centre_across(views: Sequence[View], used: Sequence[bool]) -> tuple[View, ...]:
     """Move the origin, in x and y, to where the raw images' centres lie on average."""
     chosen = [view for view, flag in zip(views, used, strict=True) if flag]
-    seen = np.array(
-        [np.linalg.solve(image_matrix(v), (v.shift_x, v.shift_y)) for v in chosen]
-    )
+    seen = np.array([np.linalg.solve(image_matrix(v), (v.shift_x, v.shift_y)) for v in chosen])
     cosines = np.array([stretch(v.tilt) for v in chosen])
     x = float(seen[:, 0] @ cosines / (cosines @ cosines))
     y = float(seen[:, 1].mean())

@@ -106,5 +106,7 @@ def align_patches(
 def _apart(new: Deformation | None, old: Deformation | None, points: Floats) -> float:
     """Return how far two deformations differ at the end of the series, rms over points [Å]."""
     places = points[np.isfinite(points).all(axis=1)]
-    ends = [np.zeros_like(places) if d is None else displacements(d, places, 1.0) for d in (new, old)]
+    ends = [
+        np.zeros_like(places) if d is None else displacements(d, places, 1.0) for d in (new, old)
+    ]
     return float(np.sqrt(np.square(ends[0] - ends[1]).sum(axis=1).mean()))

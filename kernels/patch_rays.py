@@ -127,9 +127,7 @@ def dense_voxels(volume: Image, own: Image, rays: Rays, scale: float, threshold:
         (nz, nx, ny),
     )
     numbers = (c, s, np.float32(scale), np.float32(threshold), least)
-    n = _find(
-        volume, own, numbers, rays.dx, rays.dy, dense.value, dense.index, dense.place
-    )
+    n = _find(volume, own, numbers, rays.dx, rays.dy, dense.value, dense.index, dense.place)
     return Dense(dense.value[:n], dense.index[:n], dense.place[:n], dense.shape)
 
 
@@ -162,9 +160,7 @@ def project_column(
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _smear(
-    feature: Any, c: Any, s: Any, dx: Any, dy: Any, start: Any, stop: Any, out: Any
-) -> None:
+def _smear(feature: Any, c: Any, s: Any, dx: Any, dy: Any, start: Any, stop: Any, out: Any) -> None:
     nz, nx, ny = out.shape
     width = feature.shape[0]
     for z in range(start, stop):

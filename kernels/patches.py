@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from kernels.arrays import Array, to_host
 from kernels.deformation import Deformation, seen_displacements
 from kernels.fourier import fast_size, rfft2
-from kernels.geometry import View, project, raw_from_aligned, tilted
+from kernels.geometry import View, raw_from_aligned, tilted
 from kernels.matching_reference import (
     DENSE,
     Bench,
@@ -150,9 +150,7 @@ def measure_patches(
             found = []
             for column in columns:
                 image, centre = project_column(dense, column, features[i].shape)
-                found.append(
-                    _match(-image.T, centre, view, covered[i], max_shift / pixel_size)
-                )
+                found.append(_match(-image.T, centre, view, covered[i], max_shift / pixel_size))
             return found
 
         matches = dict(zip(bench.used, pool.map(match, bench.used), strict=True))

@@ -51,7 +51,7 @@ class Tracks:
             ("view", self.view, self.n_views),
             ("point", self.point, self.n_points),
         ):
-            if m and not (0 <= index.min() and index.max() < count):
+            if m and not (index.min() >= 0 and index.max() < count):
                 raise ValueError(f"{name} index {index.min()} or {index.max()} of {count}")
         if not (np.isfinite(self.xy).all() and (self.sigma > 0).all()):
             raise ValueError("a place is not finite, or a standard error not positive")

@@ -6,13 +6,13 @@ the key of a result. How a step is executed (`Execution`) never does.
 
 from tasks.parameters.alignment import (
     CoarseParameters,
-    MarkerfreeParameters,
     ReconstructParameters,
     TransformParameters,
 )
 from tasks.parameters.base import Pair, Parameters
 from tasks.parameters.ctf import CtfParameters
 from tasks.parameters.imports import GainFlip, GainRotation, ImportParameters
+from tasks.parameters.markerfree import MarkerfreeParameters
 from tasks.parameters.motion import LEAST_PIXELS, MotionParameters, SumParameters
 from tasks.parameters.pipeline import Execution, Pipeline
 from tasks.parameters.views import (

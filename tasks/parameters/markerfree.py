@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.parameters.base import Pair, Parameters
+
+LEAST_REGIONS = 4  # fewer cannot tell a deformation from a shift
 
 
 class MarkerfreeParameters(Parameters):
@@ -34,12 +37,31 @@ class MarkerfreeParameters(Parameters):
     )
     local: bool = Field(True, description="measure patches and fit a local deformation to them")
     patches: Pair = Field((4, 4), description="patches across and along the tilt axis")
-    regions: tuple[tuple[float, float], ...] = Field(
-        (),
-        description="patches here instead of on a grid: x, y in the view of lowest tilt "
+    regions: str = Field(
+        "",
+        description="patches here instead of on a grid: 'x,y x,y …' in the view of lowest tilt "
         "[pixels of the movies, from the first pixel]",
     )
     use_ctf: bool = Field(
         True, description="check hand and tilt offset against the defocus gradient of the ctf step"
     )
     leave_out: bool = Field(True, description="leave out views that do not match the others")
+
+    def regions_listed(self) -> list[tuple[float, float]]:
+        """Return the regions as numbers x, y."""
+        return [_place(text) for text in re.split(r"[\s;]+", self.regions.strip()) if text]
+
+    @model_validator(mode="after")
+    def _regions_are_places(self) -> Self:
+        listed = self.regions_listed()
+        if listed and len(listed) < LEAST_REGIONS:
+            raise ValueError(f"{len(listed)} regions, at least {LEAST_REGIONS} are needed")
+        return self
+
+
+def _place(text: str) -> tuple[float, float]:
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no place, such as 1200,3000") from error
+    return x, y

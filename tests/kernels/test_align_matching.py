@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kernels.align_coarse import move_view
-from kernels.align_matching import align_series, match_series
+from kernels.align_matching import match_series
 from kernels.arrays import to_host
 from kernels.geometry import View, fit_points, project
 from kernels.matching_axis import climb, refine_axis
@@ -128,9 +128,11 @@ def test_climbing_finds_a_far_maximum_and_stays_within_its_range() -> None:
         return Matched((view,), np.array([1 - 0.01 * (angle - 2.2) ** 2]), np.zeros((1, 2)), (0, 0))
 
     found, turn = climb(trial, 5.0)
-    assert found.views[0].axis == pytest.approx(2.2) and not turn.at_end
+    assert found.views[0].axis == pytest.approx(2.2)
+    assert not turn.at_end
     found, turn = climb(trial, 1.0)
-    assert found.views[0].axis == 1.0 and turn.at_end
+    assert found.views[0].axis == 1.0
+    assert turn.at_end
 
 
 def test_moving_the_origin_moves_points_and_nothing_else() -> None:

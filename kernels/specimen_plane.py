@@ -11,9 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 
 from kernels.arrays import Array, namespace, to_host
+from kernels.fourier import fast_size
 from kernels.matching_reference import DENSE, spread_of
 from kernels.tilt_offset import LARGEST, Estimate
 
@@ -27,6 +29,7 @@ TILES = 4
 # Fewer blocks with matter do not show a plane.
 LEAST_BLOCKS = 40
 LEAST_VOXELS = 2000
+SMOOTH = 25.0  # standard deviation of what profiles are blurred with [Å]
 # Standard error that is no knowledge of the slope any more [degrees].
 USELESS = 3.0
 
@@ -135,7 +138,6 @@ def _slopes(
 ) -> tuple[float, float]:
     """Return the slopes dZ/dX, dZ/dY with the narrowest profile, by climbing from `start`."""
     counts = (depths.counts * kept[..., None]).reshape(-1, depths.counts.shape[2])
-    # What every block has, above and below the slab, is noise.
     known: dict[tuple[float, float], float] = {}
     limit = np.tan(np.radians(LARGEST))
 
@@ -168,14 +170,16 @@ def _slopes(
 
 
 def _profile(depths: Depths, counts: Floats, slopes: tuple[float, float]) -> Floats:
-    """Return the numbers of voxels by depth below the sheared plane, (nz,)."""
+    """Return the blurred numbers of voxels by depth below the sheared plane, (nz,)."""
     rise = (slopes[0] * depths.x[:, None] + slopes[1] * depths.y[None, :]).ravel()
     nz, step = len(depths.z), depths.z[1] - depths.z[0]
-    place = np.arange(nz)[None, :] + rise[:, None] / step
-    first = np.floor(place).astype(np.int64)
-    part = place - first
-    inside = (first >= 0) & (first < nz - 1)
-    first = np.where(inside, first, 0)
-    rows = np.arange(len(counts))[:, None]
-    values = counts[rows, first] * (1 - part) + counts[rows, first + 1] * part
-    return np.where(inside, values, 0.0).sum(axis=0)
+    # Moved by phases: interpolation would blur, but not where slopes hit the planes.
+    n = fast_size(2 * nz)
+    k = 2 * np.pi * np.fft.rfftfreq(n)
+    low = np.exp(-0.5 * (k * SMOOTH / step) ** 2)
+    kept = low > 1e-4
+    spectrum = np.zeros(len(k), dtype=np.complex128)
+    moved = scipy.fft.rfft(counts, n, axis=1)[:, kept]
+    phases = np.exp(1j * np.outer(rise / step, k[kept]))
+    spectrum[kept] = (moved * phases).sum(axis=0) * low[kept]
+    return scipy.fft.irfft(spectrum, n)[:nz]

@@ -30,6 +30,7 @@ MODELS = ((0, 0), (1, 1), (2, 1), (2, 2), (3, 1), (3, 2))
 PRIOR_SHIFT, PRIOR_PLACE, PRIOR_FIELD = 200.0, 500.0, 100.0
 # Residuals beyond so many robust standard deviations have no weight (Tukey).
 TUKEY = 6.0
+LEAST_EXCESS = 0.1  # below: rounding
 # A richer field is taken when it predicts better by so many standard errors.
 BETTER = 2.0
 # Patches are left out in so many groups at most.
@@ -231,7 +232,7 @@ def _robust(problem: _Problem) -> tuple[Floats, Floats, float]:
         apart = np.linalg.norm(problem.residuals(solution), axis=1) / problem.sigma
         # The median of a two-dimensional normal deviate's length is 1.18.
         excess = float(np.median(apart)) / 1.18
-        away = np.minimum(apart / (TUKEY * max(excess, 1e-9)), 1)
+        away = np.minimum(apart / (TUKEY * max(excess, LEAST_EXCESS)), 1)
         new = (1 - away**2) ** 2
         solution = problem.solve(new)
         if np.abs(new - weights).max() < 1e-3:

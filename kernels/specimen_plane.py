@@ -8,7 +8,7 @@ has a cusp, so the slopes are known far better than from a plane through the mid
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.fft
@@ -115,17 +115,18 @@ def fit_slab(depths: Depths) -> Slab | None:
     counts = depths.counts
     if (counts.sum(axis=2) > 0).sum() < LEAST_BLOCKS or counts.sum() < LEAST_VOXELS:
         return None
-    whole = _slopes(depths, np.ones(counts.shape[:2]), (0.0, 0.0), 2.0)
+    shear = _Shear.of(depths)
+    whole = shear.best((0.0, 0.0), everywhere=True)
     tiles = [np.arange(n) * TILES // n for n in counts.shape[:2]]
-    left_out = []
-    for a in range(TILES):
-        for b in range(TILES):
-            kept = 1.0 - np.outer(tiles[0] == a, tiles[1] == b)
-            left_out.append(_slopes(depths, kept, whole, 0.5))
+    left_out = [
+        shear.without(np.outer(tiles[0] == a, tiles[1] == b)).best(whole)
+        for a in range(TILES)
+        for b in range(TILES)
+    ]
     angles = np.degrees(np.arctan(np.array(left_out)))
     groups = len(angles)
     errors = np.sqrt((groups - 1) * angles.var(axis=0))
-    profile = _profile(depths, counts.reshape(-1, counts.shape[2]), whole)
+    profile = np.maximum(shear.profile(whole), 0)
     share = np.cumsum(profile) / profile.sum()
     step = depths.z[1] - depths.z[0]
     low, high = (float(np.interp(p, share, depths.z + step / 2)) for p in (0.02, 0.98))
@@ -133,53 +134,70 @@ def fit_slab(depths: Depths) -> Slab | None:
     return Slab(pretilt, (float(errors[0]), float(errors[1])), low, high)
 
 
-def _slopes(
-    depths: Depths, kept: Floats, start: tuple[float, float], step: float
-) -> tuple[float, float]:
-    """Return the slopes dZ/dX, dZ/dY with the narrowest profile, by climbing from `start`."""
-    counts = (depths.counts * kept[..., None]).reshape(-1, depths.counts.shape[2])
-    known: dict[tuple[float, float], float] = {}
-    limit = np.tan(np.radians(LARGEST))
+@dataclass(frozen=True)
+class _Shear:
+    """Spectra of the blocks' profiles, to be moved by phases.
 
-    def score(slopes: tuple[float, float]) -> float:
-        if slopes not in known:
-            profile = _profile(depths, counts, slopes)
-            known[slopes] = float(np.square(profile).sum() / max(profile.sum(), 1e-30) ** 2)
-        return known[slopes]
+    Interpolation would blur the profiles, but not where slopes hit the planes.
+    """
 
-    best = start
-    if step > 1:  # one look at the whole range, so that climbing starts at the right hill
-        coarse = np.tan(np.radians(np.arange(-LARGEST, LARGEST + 0.5, 1.0)))
-        for axis in (0, 1, 0):
-            trials = [(float(c), best[1]) if axis == 0 else (best[0], float(c)) for c in coarse]
-            best = max(trials, key=score)
-    size = float(np.tan(np.radians(min(step, 0.5))))
-    while size > np.tan(np.radians(0.01)):
-        around = [
-            (best[0] + i * size, best[1] + j * size)
-            for i in (-1, 0, 1)
-            for j in (-1, 0, 1)
-            if abs(best[0] + i * size) <= limit and abs(best[1] + j * size) <= limit
-        ]
-        new = max(around, key=score)
-        if score(new) <= score(best):
-            size /= 2
-        else:
-            best = new
-    return best
+    spectra: NDArray[np.complex128]  # (nx, ny, k), blurred
+    k: Floats  # radians / Å
+    x: Floats
+    y: Floats
+    length: int
+    planes: int
 
+    @staticmethod
+    def of(depths: Depths) -> _Shear:
+        nz, step = len(depths.z), depths.z[1] - depths.z[0]
+        n = fast_size(2 * nz)
+        k = 2 * np.pi * np.fft.rfftfreq(n)
+        low = np.exp(-0.5 * (k * SMOOTH / step) ** 2)
+        kept = low > 1e-3
+        spectra = scipy.fft.rfft(depths.counts, n, axis=2)[..., kept] * low[kept]
+        return _Shear(spectra, k[kept] / step, depths.x, depths.y, n, nz)
 
-def _profile(depths: Depths, counts: Floats, slopes: tuple[float, float]) -> Floats:
-    """Return the blurred numbers of voxels by depth below the sheared plane, (nz,)."""
-    rise = (slopes[0] * depths.x[:, None] + slopes[1] * depths.y[None, :]).ravel()
-    nz, step = len(depths.z), depths.z[1] - depths.z[0]
-    # Moved by phases: interpolation would blur, but not where slopes hit the planes.
-    n = fast_size(2 * nz)
-    k = 2 * np.pi * np.fft.rfftfreq(n)
-    low = np.exp(-0.5 * (k * SMOOTH / step) ** 2)
-    kept = low > 1e-4
-    spectrum = np.zeros(len(k), dtype=np.complex128)
-    moved = scipy.fft.rfft(counts, n, axis=1)[:, kept]
-    phases = np.exp(1j * np.outer(rise / step, k[kept]))
-    spectrum[kept] = (moved * phases).sum(axis=0) * low[kept]
-    return scipy.fft.irfft(spectrum, n)[:nz]
+    def without(self, blocks: NDArray[np.bool_]) -> _Shear:
+        return replace(self, spectra=self.spectra * ~blocks[..., None])
+
+    def spectrum(self, slopes: tuple[float, float]) -> NDArray[np.complex128]:
+        """Return the spectrum (k,) of the profile below the sheared plane."""
+        along = np.exp(1j * slopes[1] * np.outer(self.y, self.k))
+        across = np.exp(1j * slopes[0] * np.outer(self.x, self.k))
+        return ((self.spectra * along).sum(axis=1) * across).sum(axis=0)
+
+    def profile(self, slopes: tuple[float, float]) -> Floats:
+        """Return the blurred numbers of voxels by depth below the sheared plane, (nz,)."""
+        whole = np.zeros(self.length // 2 + 1, dtype=np.complex128)
+        whole[: len(self.k)] = self.spectrum(slopes)
+        return scipy.fft.irfft(whole, self.length)[: self.planes]
+
+    def score(self, slopes: tuple[float, float]) -> float:
+        """Return Σ p² of the profile but for constants."""
+        power = np.abs(self.spectrum(slopes)) ** 2
+        return float(power[1:].sum() / max(power[0], 1e-30))
+
+    def best(self, start: tuple[float, float], *, everywhere: bool = False) -> tuple[float, float]:
+        """Return the slopes dZ/dX, dZ/dY with the narrowest profile, by climbing from `start`."""
+        limit = float(np.tan(np.radians(LARGEST)))
+        best, size = start, float(np.tan(np.radians(0.5)))
+        if everywhere:  # one look at the whole range, so that climbing starts at the right hill
+            coarse = np.tan(np.radians(np.arange(-LARGEST, LARGEST + 0.5, 1.0))).tolist()
+            for axis in (0, 1, 0):
+                trials = [(c, best[1]) if axis == 0 else (best[0], c) for c in coarse]
+                best = max(trials, key=self.score)
+        height = self.score(best)
+        while size > np.tan(np.radians(0.01)):
+            around = [
+                (best[0] + i * size, best[1] + j * size)
+                for i, j in ((-1, 0), (1, 0), (0, -1), (0, 1))
+                if abs(best[0] + i * size) <= limit and abs(best[1] + j * size) <= limit
+            ]
+            scores = [self.score(slopes) for slopes in around]
+            highest = int(np.argmax(scores))
+            if scores[highest] > height:
+                best, height = around[highest], scores[highest]
+            else:
+                size /= 2
+        return best

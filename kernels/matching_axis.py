@@ -16,6 +16,7 @@ from kernels.matching_sweep import Matched, sweep
 SIGNIFICANT = 4.0
 # Blocks of views that are left out in turn; no axis is believed better than the floor [degrees].
 BLOCKS = 6
+VARY = 0.25  # step of the search for variations [degrees]
 FLOOR = 0.01
 
 
@@ -89,12 +90,17 @@ def vary_axis(
     result = sweep(images, views, pixel_size, used, thickness)
     kept = []
     for basis in (scaled, scaled**2 - float(np.mean(scaled**2))):
-        trial, turn = refine_axis(
-            images, result.views, pixel_size, used, thickness, search, 0.25, basis.tolist()
-        )
-        if abs(turn.angle) > SIGNIFICANT * turn.error and not turn.at_end:
+        trial, total = result, 0.0
+        for _ in range(5):  # shifts that go with a turn let it go further
+            trial, turn = refine_axis(
+                images, trial.views, pixel_size, used, thickness, search, VARY, basis.tolist()
+            )
+            total += turn.angle
+            if turn.at_end or abs(turn.angle) < VARY / 2:
+                break
+        if abs(total) > SIGNIFICANT * turn.error and not turn.at_end:
             result = trial
-            kept.append(turn)
+            kept.append(Turn(total, turn.error, False))
     return result, tuple(kept)
 
 
@@ -139,6 +145,8 @@ def _left_out(scores: NDArray[np.float64], step: float) -> float:
 
     Neighbours in tilt err together, so blocks of them are left out.
     """
+    if scores.shape[1] < 2:
+        return float("inf")
     blocks = np.array_split(np.arange(scores.shape[1]), min(BLOCKS, scores.shape[1]))
     found = [_vertex(np.delete(scores, block, axis=1).mean(axis=1), step) for block in blocks]
     if any(vertex is None for vertex in found):

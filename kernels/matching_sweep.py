@@ -26,6 +26,10 @@ from kernels.matching_reference import (
     spread_of,
 )
 
+# While a series grows, a score below this share of the median of so many recent ones is poor.
+POOR = 0.5
+RECENT = 4
+
 
 @dataclass(frozen=True)
 class Matched:
@@ -71,28 +75,43 @@ def grow(
     """Match one view after another with those of lower tilt, which are matched already.
 
     What moves a view moves all further ones of its side as well, so that their coarse shifts
-    relative to it are kept. Parameters as in `match_series`; `max_shift` [Å] limits a move.
+    relative to it are kept. A view that matches far worse than those before it is looked for in
+    the whole field; where it does not match either, it stays where it was and tells nothing.
+    Parameters as in `align_matching.align_series`; `max_shift` [Å] limits a move.
     """
     bench = lay_bench(images, views, pixel_size, used, thickness)
     xp = namespace(images)
     volume = xp.zeros(bench.volume_shape, dtype=xp.float32, device=device(images))
     order = sorted(bench.used, key=lambda i: abs(views[i].tilt))
     moves, scores = np.zeros((len(views), 2)), np.zeros(len(views))
+    reaches = (max_shift, 0.5 * min(bench.shape) * pixel_size)
+    accepted: list[float] = []
+    smeared = 0
     for count, i in enumerate(order):
         prepared = prepare_on(images[i, ...], views[i], bench)
         spectrum = moved_back(rfft2(prepared.image), moves[i], bench)
-        if count:
+        if smeared:
             reference = project_reference(
-                volume, None, views[i].tilt, count, spread_of(volume), bench
+                volume, None, views[i].tilt, smeared, spread_of(volume), bench
             )
-            peak, scores[i] = match_view(reference, prepared, spectrum, bench, max_shift)
+            expected = float(np.median(accepted[-RECENT:])) if len(accepted) >= RECENT else 0.0
+            for reach in reaches:
+                peak, scores[i] = match_view(reference, prepared, spectrum, bench, reach)
+                if found := scores[i] >= POOR * expected:
+                    break
+            if not found:
+                continue
+            accepted.append(scores[i])
             move = np.array([peak.dy, peak.dx])
+            # A leap says something of this view only.
+            on = np.hypot(*move) * pixel_size <= max_shift
             for k in order[count:]:
-                if k == i or views[k].tilt * views[i].tilt > 0:
+                if k == i or (on and views[k].tilt * views[i].tilt > 0):
                     ratio = stretch(views[k].tilt) / stretch(views[i].tilt)
                     moves[k] += move * (1.0, ratio)
             spectrum = moved_back(spectrum, move, bench)
         smear(feature_of(spectrum, bench), views[i].tilt, volume)
+        smeared += 1
     scores[order[0]] = 1.0
     return _moved(views, moves, scores, depths_of(volume, bench), bench)
 
@@ -105,7 +124,7 @@ def sweep(
     thickness: float = 3000.0,
     max_shift: float = 100.0,
 ) -> Matched:
-    """Match every view with all others once. Parameters as in `match_series`.
+    """Match every view with all others once. Parameters as in `align_matching.align_series`.
 
     Common translations of the specimen are taken out of the moves: they are no errors.
     """

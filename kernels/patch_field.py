@@ -189,7 +189,8 @@ class _Problem:
         return weighted.T @ rows + np.diag(self.prior), weighted.T @ self.target.ravel()
 
     def solve(self, weights: Floats) -> Floats:
-        return np.linalg.solve(*self.matrix(weights))
+        """Return the unknowns that fit best."""
+        return np.asarray(np.linalg.solve(*self.matrix(weights)), dtype=np.float64)
 
     def residuals(self, solution: Floats) -> Floats:
         return self.target - self.design @ solution

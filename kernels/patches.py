@@ -209,20 +209,15 @@ def _match(
     if float(np.square(expected).sum()) < LEAST_COVER * whole:
         return None
     found = _cut(view, y0, x0, shape)
-    ky = 2 * np.pi * np.fft.fftfreq(shape[0])[:, None]
-    kx = 2 * np.pi * np.fft.rfftfreq(shape[1])[None, :]
-    return _peak(expected, found, ky, kx, shape, reach, centre)
+    return _peak(expected, found, shape, reach, centre)
 
 
 def _peak(
-    expected: Image,
-    found: Image,
-    ky: Floats,
-    kx: Floats,
-    shape: tuple[int, int],
-    reach: float,
-    centre: Floats,
+    expected: Image, found: Image, shape: tuple[int, int], reach: float, centre: Floats
 ) -> _Match | None:
+    """Find the highest correlation, its place to a fraction of a pixel, and the place's error."""
+    ky = 2 * np.pi * scipy.fft.fftfreq(shape[0])[:, None]
+    kx = 2 * np.pi * scipy.fft.rfftfreq(shape[1])[None, :]
     r, v = scipy.fft.rfft2(expected), scipy.fft.rfft2(found)
     product = v * np.conj(r)
     correlation = scipy.fft.irfft2(product, shape)
@@ -293,7 +288,7 @@ def _patched(
     n = len(centres)
     points = np.full((n, 3), np.nan)
     for j in range(n):
-        seen = [m[j].centre for m in matches.values() if m[j] is not None]
+        seen = [match.centre for of_view in matches.values() if (match := of_view[j]) is not None]
         if seen:
             points[j] = np.median(np.array(seen)[:, :3], axis=0) * pixel_size
     rows, scores = [], np.zeros((len(views), n))

@@ -119,7 +119,7 @@ def hands_of(record: TiltSeries) -> tuple[int, int] | None:
 
 
 def _told(report: dict[str, Any], views: list[View], taking: list[bool]) -> str:
-    verdict, low, high = report["verdict"], *report["depths"]
+    verdict, (low, high) = report["verdict"], report["depths"]
     if verdict["word"] == "failed":
         return f"failed: {'; '.join(verdict['reasons'])}: coarse shifts kept"
     scores = sorted(score for score, flag in zip(report["scores"], taking, strict=True) if flag)

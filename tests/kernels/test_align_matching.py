@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from kernels.align_coarse import move_view
-from kernels.align_matching import match_series
+from kernels.align_matching import align_series, match_series
 from kernels.arrays import to_host
 from kernels.geometry import View, fit_points, project
-from kernels.matching_axis import climb, refine_axis
+from kernels.match_verdict import judge
+from kernels.matching_axis import climb, refine_axis, vary_axis
 from kernels.matching_rays import dense_projection, smear
 from kernels.matching_sweep import Matched, centre_across, move_origin, sweep
 
@@ -194,3 +195,73 @@ def test_two_views_or_too_few_flags_are_refused() -> None:
         sweep(images, truth, PIXEL, [True, True] + [False] * (len(truth) - 2))
     with pytest.raises(ValueError, match="2 flags"):
         sweep(images, truth, PIXEL, [True, True])
+
+
+def test_an_axis_eight_degrees_off_is_found_and_its_error_is_told() -> None:
+    truth, images = series()
+    start = misplaced(truth, 20, axis=AXIS - 8)
+    found = align_series(images, start, PIXEL, used())
+    assert found.matched.views[5].axis == pytest.approx(AXIS, abs=0.15)
+    assert found.turn is not None
+    assert found.turn.error < 0.15
+    assert rigid_rms(found.matched.views, truth) < 2.0
+
+
+def test_an_axis_beyond_the_range_is_declared() -> None:
+    truth, images = series()
+    start = misplaced(truth, 20, axis=AXIS - 6)
+    found = align_series(images, start, PIXEL, used(), axis_search=2.0)
+    assert found.turn is not None
+    assert found.turn.at_end
+    verdict = judge(found, used(), PIXEL)
+    assert verdict.word == "doubtful"
+    assert any("beyond the range" in reason for reason in verdict.reasons)
+
+
+def test_a_view_beyond_the_reach_of_its_neighbours_is_found() -> None:
+    truth, images = series()
+    start = misplaced(truth, 30)
+    start[20] = move_view(start[20], 350.0, -480.0)  # 594 Å, half the field
+    found = align_series(images, start, PIXEL, used(), axis="fixed")
+    assert found.rescued == (20,)
+    assert found.lost == ()
+    assert rigid_rms(found.matched.views, truth) < 2.0
+    assert judge(found, used(), PIXEL).word == "good"
+
+
+def test_empty_views_are_left_out_and_declared() -> None:
+    truth, images = series()
+    images = images.copy()
+    images[8:11] = 0.3 * np.random.default_rng(9).normal(size=(3, *SHAPE))
+    found = align_series(images, misplaced(truth, 30), PIXEL, used(), axis="fixed")
+    assert found.lost == (8, 9, 10)
+    verdict = judge(found, used(), PIXEL)
+    assert verdict.word == "doubtful"
+    assert "views 9, 10, 11" in verdict.reasons[0]
+
+
+def test_views_of_nothing_fail() -> None:
+    truth, images = series()
+    noise = np.random.default_rng(10).normal(size=images.shape).astype(np.float32)
+    found = align_series(noise, misplaced(truth, 30), PIXEL, used(), axis="fixed", rounds=2)
+    assert judge(found, used(), PIXEL).word == "failed"
+
+
+def test_a_hand_that_contradicts_is_declared() -> None:
+    truth, images = series()
+    found = align_series(images, misplaced(truth, 10), PIXEL, used(), axis="fixed", rounds=2)
+    assert judge(found, used(), PIXEL, hand=(1, 1)).word == "good"
+    verdict = judge(found, used(), PIXEL, hand=(1, -1))
+    assert verdict.word == "doubtful"
+    assert "wrong by 180°" in verdict.reasons[0]
+
+
+def test_an_axis_that_varies_is_followed_and_one_that_does_not_is_left() -> None:
+    truth, images = series()
+    bent = [replace(view, axis=view.axis + 1.2 * view.tilt / 60) for view in truth]
+    found, kept = vary_axis(images, bent, PIXEL, used(), thickness=1400)
+    # Of 2.3° from end to end; 14 beads leave a fifth in doubt.
+    assert found.views[-1].axis - found.views[1].axis == pytest.approx(0.0, abs=0.45)
+    assert kept
+    straight, _ = vary_axis(images, truth, PIXEL, used(), thickness=1400)
+    assert straight.views[-1].axis - straight.views[1].axis == pytest.approx(0.0, abs=0.2)

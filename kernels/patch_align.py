@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from kernels.arrays import Array
 from kernels.deformation import Deformation, displacements
 from kernels.geometry import View
-from kernels.patch_field import LEAST_PATCHES, Field, fit_field
+from kernels.patch_field import LEAST_PATCHES, VARIABLES, Field, fit_field
 from kernels.patches import Patched, measure_patches
 
 Floats = NDArray[np.float64]
 
 # Rounds end when the field's displacements change by less, root mean square [Å].
 SETTLED = 0.5
+# How far patches are looked for [Å].
+FIRST_REACH, REACH = 120.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def align_patches(
     thickness: float,
     times: Sequence[float],
     half_width: float,
+    variables: Sequence[str] = VARIABLES,
     rounds: int = 4,
     threads: int = 1,
 ) -> Local:
@@ -73,13 +76,15 @@ def align_patches(
         Dose that the specimen has received before each view, scaled to 0 … 1.
     half_width : float
         See `Deformation` [Å].
+    variables : sequence of str
+        Of each view, to be refined where patches left out agree: axis, magnification, tilt.
     rounds : int
-        At most.
+        At most, and one more where variables of views were refined.
     """
     deformation: Deformation | None = None
-    moved = tuple(views)
+    moved, settled = tuple(views), False
     changes: list[float] = []
-    for turn in range(rounds):
+    for turn in range(rounds + 1):
         patched = measure_patches(
             images,
             moved,
@@ -90,15 +95,22 @@ def align_patches(
             thickness,
             deformation,
             times,
-            max_shift=120.0 if turn == 0 else 60.0,
+            max_shift=FIRST_REACH if turn == 0 else REACH,
             threads=threads,
         )
         if len(np.unique(patched.tracks.point)) < LEAST_PATCHES:
             return Local(tuple(views), None, patched, None, tuple(changes))
-        field = fit_field(patched.tracks, moved, patched.points, times, half_width)
+        problem = (patched.tracks, moved, patched.points, times, half_width)
+        field = fit_field(*problem, variables=())
         changes.append(_apart(field.deformation, deformation, patched.points))
+        # Single views are looked at when the deformation is known: they could stand in for it.
+        last = settled or turn >= rounds - 1
+        if changes[-1] < SETTLED and not settled:
+            settled = True
+            field = fit_field(*problem, variables=variables)
+            last = not field.model.variables
         moved, deformation = field.views, field.deformation
-        if changes[-1] < SETTLED:
+        if last:
             break
     return Local(moved, deformation, patched, field, tuple(changes))
 

@@ -186,9 +186,8 @@ def told_local(local: Local, times: Sequence[float], half_width: float) -> dict[
         "patch_scores": local.patched.scores.tolist(),
         "excess": None if field is None else field.excess,
         "error": None if field is None else field.error,
-        "predicted": {}
-        if field is None
-        else {f"{d},{t}": v for (d, t), v in field.predicted.items()},
+        "predicted": {} if field is None else field.predicted,
+        "model": None if field is None else field.model.name,
         "changes": list(local.changes),
     }
 

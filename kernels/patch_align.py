@@ -43,6 +43,8 @@ class Local:
         The last fit; None where too few patches are seen, and the views are as they came.
     changes : tuple of float
         How far the field's displacements changed in each round, rms [Å].
+    refined : tuple of str
+        Which variables of single views were refined.
     """
 
     views: tuple[View, ...]
@@ -50,6 +52,7 @@ class Local:
     patched: Patched
     field: Field | None
     changes: tuple[float, ...]
+    refined: tuple[str, ...] = ()
 
 
 def align_patches(
@@ -83,6 +86,7 @@ def align_patches(
     """
     deformation: Deformation | None = None
     moved, settled = tuple(views), False
+    refined: tuple[str, ...] = ()
     changes: list[float] = []
     for turn in range(rounds + 1):
         patched = measure_patches(
@@ -108,11 +112,12 @@ def align_patches(
         if changes[-1] < SETTLED and not settled:
             settled = True
             field = fit_field(*problem, variables=variables)
-            last = not field.model.variables
+            refined = field.model.variables
+            last = not refined
         moved, deformation = field.views, field.deformation
         if last:
             break
-    return Local(moved, deformation, patched, field, tuple(changes))
+    return Local(moved, deformation, patched, field, tuple(changes), refined)
 
 
 def _apart(new: Deformation | None, old: Deformation | None, points: Floats) -> float:

@@ -97,6 +97,7 @@ def markerfree(
             "deformation": None if failed or not local else local["deformation"],
             "patches": _patches(local) if local else [],
             "held_out": local["predicted"] if local else {},
+            "refined": local["refined"] if local else [],
         },
     )
 

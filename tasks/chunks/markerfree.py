@@ -189,6 +189,7 @@ def told_local(local: Local, times: Sequence[float], half_width: float) -> dict[
         "predicted": {} if field is None else field.predicted,
         "model": None if field is None else field.model.name,
         "changes": list(local.changes),
+        "refined": list(local.refined),
     }
 
 

@@ -43,7 +43,7 @@ class MarkerfreeParameters(Parameters):
         "[pixels of the movies, from the first pixel]",
     )
     use_ctf: bool = Field(
-        True, description="check hand and tilt offset against the defocus gradient of the ctf step"
+        False, description="check hand and tilt offset against the defocus gradient of the ctf step"
     )
     leave_out: bool = Field(True, description="leave out views that do not match the others")
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from kernels.align_matching import centre_across, move_origin
 from kernels.bead_select import surfaces_of
 from kernels.bundle import Solution, solve
 from kernels.bundle_model import VARIABLES, Model
@@ -18,6 +17,7 @@ from kernels.bundle_select import Selected, Tried, left_out, select
 from kernels.bundle_system import Local
 from kernels.fourier import Shape
 from kernels.geometry import View
+from kernels.matching_sweep import centre_across, move_origin
 from kernels.tracks import Tracks
 from tasks.alignment import DEFORMATION, dose_times, stored
 from tasks.bead_store import read_tracks, write_tracks

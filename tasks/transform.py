@@ -15,9 +15,9 @@ from tasks.alignment import deformation_of, field_for
 from tasks.choice import settled_step
 from tasks.chunks.dose import Weighting
 from tasks.chunks.stacks import memory_of_transform, transform_view
-from tasks.errors import UnusableData
 from tasks.formats.imod import read_xf
 from tasks.formats.imod_geometry import centre_offset, sampling_from_xf, xf_rotation
+from tasks.import_alignment import lines_of_views
 from tasks.parameters import Execution, TransformParameters
 from tasks.preprocess import checked_size, is_weighted, kept_views
 from tasks.scatter import Unit
@@ -164,15 +164,8 @@ def _from_xf(
         If the file has lines neither for all views nor for those that are not left out.
     """
     matrices, shifts = read_xf(path)
-    views, included = len(work.record.views), work.record.included
-    if len(matrices) not in (views, len(included)):
-        left = "" if len(included) == views else f", {len(included)} without those left out"
-        raise UnusableData(
-            f"{path}: {len(matrices)} lines, and {work.series.name} has {views} views{left}: give "
-            "the .xf file of this series"
-        )
-    of = range(views) if len(matrices) == views else included
-    place = {view: line for line, view in enumerate(of)}
+    views = len(work.record.views)
+    place = lines_of_views(range(len(matrices)), work.record, path)
     # A view that the file leaves out is turned like the first one that it has.
     lines = [
         (matrices[place[i]], shifts[place[i]]) if i in place else (matrices[0], np.zeros(2))

@@ -22,7 +22,12 @@ Candidates = tuple[PairShift, ...]
 # Of the shorter side: displacements that differ by less agree. Matter off the plane, which moves
 # with the tilt, makes neighbouring views differ by about a hundredth.
 AGREEING = 0.03
-TRUSTED = 6.0  # σ: higher than any of 10⁵ places of noise; below, a link counts if loops close
+TRUSTED = 6.0  # σ: higher than any of 10⁵ places of noise
+# Beads and other sharp things are no Gaussian noise: by chance they give peaks of 10 σ, but then
+# several of them.
+OUTSTANDING = 1.5  # times the lowest of a pair's peaks that are kept
+TYING = (0.3, 0.75)  # share of a view's links that must agree, with a trusted one among them or not
+LEAST_LINKS = 3  # without a trusted one
 SWEEPS = 10
 
 
@@ -89,7 +94,7 @@ def close_links(
             places[v] = _voted(v, pairs, offers, places, scales, tolerance)
         if np.abs(places - before).max() < 1e-6:
             break
-    places, chosen, agree = _solved(pairs, candidates, offers, support, places, tilts, tolerance)
+    places, chosen, agree = _solved(pairs, candidates, offers, places, tilts, tolerance)
     return _told(pairs, candidates, chosen, agree, places, tilts)
 
 
@@ -99,10 +104,8 @@ def _loop_support(
     scales: Floats,
     tolerance: float,
 ) -> list[list[int]]:
-    """Return in how many triangles each offer of each link closes with some offers of the others."""
-    at = {pair: k for k, pair in enumerate(pairs)} | {
-        (m, r): ~k for k, (r, m) in enumerate(pairs)
-    }
+    """Return in how many triangles each offer of each link closes with offers of the others."""
+    at = {pair: k for k, pair in enumerate(pairs)} | {(m, r): ~k for k, (r, m) in enumerate(pairs)}
     linked: dict[int, set[int]] = {}
     for r, m in pairs:
         linked.setdefault(r, set()).add(m)
@@ -168,7 +171,8 @@ def _voted(
     if not votes:
         return places[view]
     at, weight, voter = np.array(votes), np.array(weights), np.array(voters)
-    close = np.hypot(*((at[:, None] - at[None]) * scales[view]).T).T < tolerance
+    apart = ((at[:, None] - at[None]) * scales[view]) ** 2
+    close = np.sqrt(apart.sum(axis=2)) < tolerance
     # Each link has one vote for a place, its highest peak near by.
     strength = [
         sum(weight[near & (voter == k)].max(initial=0.0) for k in set(voters)) for near in close
@@ -180,7 +184,6 @@ def _solved(
     pairs: Sequence[tuple[int, int]],
     candidates: Sequence[Candidates],
     offers: list[list[tuple[Floats, float]]],
-    support: list[list[int]],
     places: Floats,
     tilts: Sequence[float],
     tolerance: float,
@@ -196,8 +199,12 @@ def _solved(
             miss = [float(np.hypot(*((move - says) * scales[r]))) for move, _ in offers[k]]
             near = int(np.argmin(miss)) if miss else -1
             chosen[k] = candidates[k][near] if miss else None
-            trusted = bool(miss) and (offers[k][near][1] >= TRUSTED or support[k][near] > 0)
-            agree[k] = trusted and miss[near] < tolerance
+            agree[k] = bool(miss) and miss[near] < tolerance
+        believed = _believed(pairs, candidates, chosen, agree, n)
+        agree = [
+            good and bool(believed[[r, m]].all())
+            for good, (r, m) in zip(agree, pairs, strict=True)
+        ]
         ends = [pair for pair, good in zip(pairs, agree, strict=True) if good]
         kept = [c for c, good in zip(chosen, agree, strict=True) if good and c is not None]
         for part in _parts(ends, n):
@@ -207,6 +214,31 @@ def _solved(
             anchor = min(members, key=lambda i: abs(tilts[i]))
             places[members] = found[members] / scales[members] + places[anchor]
     return places, chosen, agree
+
+
+def _believed(
+    pairs: Sequence[tuple[int, int]],
+    candidates: Sequence[Candidates],
+    chosen: Sequence[PairShift | None],
+    agree: Sequence[bool],
+    n: int,
+) -> NDArray[np.bool_]:
+    """Return which views lie where they do by more than chance."""
+    ends, good = np.array(pairs, dtype=np.int64).reshape(-1, 2), np.array(agree, dtype=np.bool_)
+    trusted = np.array(
+        [
+            c is not None
+            and c.confidence >= max(TRUSTED, OUTSTANDING * min(o.confidence for o in offered))
+            for c, offered in zip(chosen, candidates, strict=True)
+        ],
+        dtype=np.bool_,
+    )
+    believed = np.zeros(n, dtype=np.bool_)
+    for i in np.unique(ends):
+        own = (ends == i).any(axis=1)
+        sure, share = bool((own & good & trusted).any()), float(good[own].mean())
+        believed[i] = share >= TYING[0] if sure else share >= TYING[1] and own.sum() >= LEAST_LINKS
+    return believed
 
 
 def _parts(ends: Sequence[tuple[int, int]], n: int) -> list[set[int]]:
@@ -241,9 +273,10 @@ def _told(
         confidence[i] = heights[own & good].mean() if (own & good).any() else 0.0
     if tied.any():
         known = np.flatnonzero(tied)
-        places = places - places[known[np.argmin(np.abs(np.asarray(tilts)[known]))]]
+        angles = np.asarray(tilts, dtype=np.float64)
+        places = places - places[known[np.argmin(np.abs(angles[known]))]]
         for i in np.flatnonzero(~tied):
-            places[i] = places[known[np.argmin(np.abs(np.asarray(tilts)[known] - tilts[i]))]]
+            places[i] = places[known[np.argmin(np.abs(angles[known] - angles[i]))]]
     else:
         places = np.zeros((n, 2))
     says = (places[ends[:, 1]] - places[ends[:, 0]]) * scales[ends[:, 0]]

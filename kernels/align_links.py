@@ -24,11 +24,13 @@ from kernels.geometry import View
 from kernels.resample import resample, sampling
 
 Floats = NDArray[np.float64]
+Guess = tuple[float, float, float]  # dy, dx, radius
 
-CANDIDATES = 4  # peaks of a pair that are kept
+CANDIDATES = 5  # peaks of a pair that are kept; the last tells how high false ones are
 APART = 0.03  # of the shorter side: peaks closer than this are one
 LEAST_OVERLAP = 0.2  # of the field: displacements with less overlap are not looked at
 PADDING = 1.4  # of a side: beyond that much minus a side a displacement would come back
+MAGNIFICATIONS = (0.98, 0.99, 1.0, 1.01, 1.02)  # that are tried
 COARSE = 8  # pixels per sample of the overlap, which is smooth
 
 
@@ -99,7 +101,7 @@ def stretch_matrix(length: int, ratio: float) -> NDArray[np.float32]:
 
 def stretched_to(view: CentredView, ratio: float) -> CentredView:
     """Return the view with its content stretched by 1 / `ratio` across the axis."""
-    ny, nx = view.image.shape
+    nx = int(view.image.shape[1])
     place = np.array([0.0, (1 - ratio) * (nx // 2)])
     return replace(
         view,
@@ -121,8 +123,7 @@ def link_views(
     views: Mapping[int, CentredView],
     pairs: Sequence[tuple[int, int]],
     band: tuple[float, float, float] = BAND,
-    guesses: Sequence[tuple[float, float]] | None = None,
-    radius: float | None = None,
+    guesses: Sequence[Guess | None] | None = None,
 ) -> list[tuple[PairShift, ...]]:
     """Correlate pairs of views, the moving one cosine-stretched to its reference.
 
@@ -133,10 +134,8 @@ def link_views(
     pairs : sequence of (reference, moving)
     band : (float, float, float)
         As `kernels.align_coarse.band_pass` takes it.
-    guesses : sequence of (dy, dx), optional
-        Of each pair: where to look [pixels].
-    radius : float, optional
-        How far around the guess, or around 0 [pixels]; by default everywhere.
+    guesses : sequence of (dy, dx, radius), optional
+        Of each pair: where to look, and how far around [pixels]; None: everywhere.
 
     Returns
     -------
@@ -158,12 +157,10 @@ def link_views(
         if expected is None or expected[0] != r:
             expected = (r, rfft2(pad(views[r].image, size, fill=0.0)) * weight)
         moving = stretched_to(views[m], stretch(views[m].tilt) / stretch(views[r].tilt))
-        correlation = cross_correlation(
-            expected[1], rfft2(pad(moving.image, size, fill=0.0)), size
-        )
-        guess = (0.0, 0.0) if guesses is None else guesses[k]
+        correlation = cross_correlation(expected[1], rfft2(pad(moving.image, size, fill=0.0)), size)
+        guess = None if guesses is None else guesses[k]
         noise = overlap_noise(views[r], moving, size)
-        found[k] = peaks_of(correlation, noise, guess, radius, APART * min(first.shape))
+        found[k] = peaks_of(correlation, noise, guess, APART * min(first.shape))
     return [found[k] for k in range(len(pairs))]
 
 
@@ -194,8 +191,7 @@ def overlap_noise(reference: CentredView, moving: CentredView, size: Shape) -> F
 def peaks_of(
     correlation: Array,
     noise: Floats,
-    guess: tuple[float, float],
-    radius: float | None,
+    guess: Guess | None,
     apart: float,
     count: int = CANDIDATES,
 ) -> tuple[PairShift, ...]:
@@ -207,7 +203,7 @@ def peaks_of(
         Origin at index (0, 0), wrapped.
     noise : (ny // COARSE, nx // COARSE)
         From `overlap_noise`.
-    guess, radius
+    guess
         As in `link_views`.
     apart : float
         Least distance of two peaks [pixels].
@@ -228,12 +224,10 @@ def peaks_of(
         return ()
     dy = scipy.fft.fftfreq(ny, 1 / ny)
     dx = scipy.fft.fftfreq(nx, 1 / nx)
-    searched = values
-    if radius is not None:
+    searched = values.copy()
+    if guess is not None:
         far = (dy - guess[0])[:, None] ** 2 + (dx - guess[1])[None, :] ** 2
-        searched = np.where(far <= radius**2, values, 0.0)
-    else:
-        searched = values.copy()
+        searched[far > guess[2] ** 2] = 0.0
     reach, rim = ceil(apart), np.r_[0:3, -2:0]
     found: list[PairShift] = []
     for _ in range(count):
@@ -247,3 +241,59 @@ def peaks_of(
         around = np.arange(-reach, reach + 1)
         searched[np.ix_((iy + around) % ny, (ix + around) % nx)] = 0.0
     return tuple(found)
+
+
+def link_magnifications(
+    views: Mapping[int, CentredView],
+    pairs: Sequence[tuple[int, int]],
+    guesses: Sequence[Guess],
+    band: tuple[float, float, float] = BAND,
+) -> list[float]:
+    """Return by how much the moving view of each pair is larger than its reference.
+
+    Parameters
+    ----------
+    views, pairs, band
+        As in `link_views`.
+    guesses : sequence of (dy, dx, radius)
+        Of each pair: where its peak lies [pixels].
+
+    Returns
+    -------
+    list of float
+        Within `MAGNIFICATIONS`; 1 where the peak has no maximum there.
+    """
+    told = []
+    for (r, m), guess in zip(pairs, guesses, strict=True):
+        heights = []
+        for trial in MAGNIFICATIONS:
+            image = views[m].image
+            rows = asarray_like(stretch_matrix(int(image.shape[0]), trial), image)
+            columns = asarray_like(stretch_matrix(int(image.shape[1]), trial), image)
+            scaled = replace(views[m], image=rows.T @ image @ columns)
+            peaks = link_views({r: views[r], m: scaled}, [(r, m)], band, [guess])[0]
+            heights.append(peaks[0].confidence if peaks else 0.0)
+        bend, slope, _ = np.polyfit(np.asarray(MAGNIFICATIONS) - 1, heights, 2)
+        best = -slope / (2 * bend) if bend < 0 else np.inf
+        told.append(1 + float(best) if abs(best) <= MAGNIFICATIONS[-1] - 1 else 1.0)
+    return told
+
+
+def solve_magnifications(
+    pairs: Sequence[tuple[int, int]], ratios: Sequence[float], n: int
+) -> Floats:
+    """Return the magnification of each of `n` views, their median 1, that explains all pairs."""
+    ends = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    linked = np.unique(ends)
+    logs, target = np.zeros(n), np.log(np.asarray(ratios, dtype=np.float64))
+    design = np.zeros((len(ends), n))
+    design[np.arange(len(ends)), ends[:, 1]] += 1
+    design[np.arange(len(ends)), ends[:, 0]] -= 1
+    trust = np.ones(len(ends))
+    for _ in range(20):  # forgiving pairs that are off
+        root = np.sqrt(trust)
+        logs = np.linalg.lstsq(design * root[:, None], target * root, rcond=None)[0]
+        residual = np.abs(design @ logs - target)
+        trust = 1 / (1 + (residual / max(1e-3, 1.5 * float(np.median(residual)))) ** 2)
+    logs[linked] -= np.median(logs[linked])
+    return np.asarray(np.exp(logs))

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
-from kernels.align_coarse import PairShift, move_view, neighbour_pairs, solve_shifts
+import numpy as np
+
+from kernels.align_axis import differs
+from kernels.align_closure import Closure
 from kernels.fourier import binned_shape
 from kernels.geometry import View
-from tasks.chunks.alignment import REDUCED, measure_pairs, reduce_view
+from tasks.chunks.alignment import REDUCED, reduce_some_views
 from tasks.chunks.dose import Weighting
 from tasks.chunks.images import memory_of_image
+from tasks.coarse_rounds import AXIS_RANGE, MOST_TURNS, SETTLED, Ties
 from tasks.errors import WrongParameter
 from tasks.parameters import CoarseParameters, Execution
 from tasks.scatter import Unit
+from tasks.steps import file_of
 from tasks.work import Outcome, Work, begin, step_task
 
 SMALLEST_SIDE = 32  # pixels of a reduced view
-PAIRS_PER_UNIT = 8
+VIEWS_PER_UNIT = 6
 
 
 @step_task("coarse")
@@ -27,35 +33,29 @@ def coarse(
     branch: str = "main",
     execution: Execution = Execution(),
 ) -> Outcome:
-    """Shift every view that is not excluded onto its neighbours.
+    """Shift every view that is not excluded onto the others, or take a file's word for it.
 
-    The axis stays as imported, but for half a turn where the CTF's hand is −1 and the user asks.
+    The axis stays as imported, but where the user lets the views decide, and for half a turn where
+    the CTF's hand is −1 and the user asks.
     """
     work = begin("coarse", project, series, parameters, branch, execution)
     if work.done:
         return work.adopt()
+    path = file_of(parameters, "alignment_from", series)
+    if path is not None:
+        return _taken(work, path)
     record = work.record
     pixel_size = reduce_views(work, parameters.pixel_size)
     turned = parameters.turn_axis_on_hand and record.hand == -1
     views = [_turned(record.geometry(i), turned) for i in range(len(record.views))]
-    tilts = [view.tilt for view in views]
     used = [view.excluded is None for view in record.views]
-    pairs = neighbour_pairs(tilts, used, parameters.neighbours)
-    agreement = [0.0] * len(views)
-    for turn in range(parameters.iterations):
-        measured = _measure(work, turn, pairs, views, pixel_size, parameters)
-        shifts, confidence = solve_shifts(pairs, measured, tilts)
-        agreement = [float(value) for value in confidence]
-        views = [
-            move_view(view, float(dy) * pixel_size, float(dx) * pixel_size)
-            for view, (dy, dx) in zip(views, shifts, strict=True)
-        ]
-    told = f"{sum(used)} views, median confidence {sorted(agreement)[len(agreement) // 2]:.0f} σ"
+    found = _align(work, views, used, pixel_size, parameters)
+    told = [_told(found, used), found.axis]
     if parameters.turn_axis_on_hand:
-        told += f", axis turned to {views[0].axis:.1f}°" if turned else ", axis left as it is"
+        told.append(f"axis turned to {views[0].axis:.1f}°" if turned else "axis left as it is")
     return work.finish(
-        told,
-        views=decided_geometry(views, used),
+        ", ".join(filter(None, told)) + _doubts(found, used),
+        views=decided_geometry(found.views, used),
         series={"hand": 1} if turned else None,
         table=[
             {
@@ -63,7 +63,107 @@ def coarse(
                 "tilt angle [°]": view.tilt,
                 "shift x [Å]": view.shift_x,
                 "shift y [Å]": view.shift_y,
-                "confidence [σ]": agreement[i],
+                "confidence [σ]": float(found.closure.confidence[i]),
+                "agreeing links": float(np.nan_to_num(found.closure.agreeing[i])),
+                "doubt": _doubt(found.closure, i),
+            }
+            for i, view in enumerate(found.views)
+            if used[i]
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where the views lie, how sure that is, and what is said of the tilt axis."""
+
+    views: list[View]
+    closure: Closure
+    axis: str
+
+
+def _align(
+    work: Work,
+    views: list[View],
+    used: list[bool],
+    pixel_size: float,
+    parameters: CoarseParameters,
+) -> Found:
+    """Tie the views together, and again wherever axis or magnifications have changed."""
+    said = ""
+    ties = Ties(work, views, used, pixel_size, parameters, "turn-0")
+    pairs, closure = ties.close()
+    given = views[0].axis
+    for turn in range(1, MOST_TURNS + 1):
+        seen = None if parameters.axis not in AXIS_RANGE else ties.axis(closure)
+        if seen is None:
+            break
+        axis, error = seen
+        if parameters.axis == "check":
+            if differs(axis, given, error):
+                said = (
+                    f"the views suggest an axis of {axis:.1f}° ± {error:.1f}°, given {given:.1f}°"
+                )
+            break
+        moved = abs(axis - ties.views[0].axis)
+        said = f"axis {axis:.2f}° ± {error:.2f}°, given {given:.1f}°"
+        ties = replace(
+            ties,
+            views=[replace(view, axis=axis) for view in ties.views],
+            # Once it is found, no half turn away from it is looked at again.
+            parameters=parameters.model_copy(update={"axis": "refine"}),
+            stage=f"turn-{turn}",
+        )
+        pairs, closure = ties.close()
+        if moved < SETTLED:
+            break
+    if parameters.search_magnification:
+        ties = replace(ties, views=ties.magnified(pairs, closure), stage="sized")
+        pairs, closure = ties.close()
+    if parameters.reference == "cumulative" and closure.tied.any():
+        closure = ties.followed(closure)
+    return Found(ties.moved(closure), closure, said)
+
+
+def _told(found: Found, used: list[bool]) -> str:
+    heights = found.closure.confidence[np.array(used)]
+    return f"{sum(used)} views, median confidence {float(np.median(heights)):.0f} σ"
+
+
+def _doubt(closure: Closure, index: int) -> str:
+    """Return what is wrong with a view's links, nothing if they are right."""
+    if not closure.tied[index]:
+        return "not found: placed like its neighbour"
+    return "links contradict" if closure.agreeing[index] < 0.5 else ""
+
+
+def _doubts(found: Found, used: list[bool]) -> str:
+    """Return the views that are named in the message, by what is wrong with them."""
+    named: dict[str, list[str]] = {}
+    for i, view in enumerate(found.views):
+        doubt = _doubt(found.closure, i) if used[i] else ""
+        if doubt:
+            named.setdefault(doubt, []).append(f"{i + 1} ({view.tilt:.0f}°)")
+    return "".join(f"; {doubt}: {', '.join(names)}" for doubt, names in named.items())
+
+
+def _taken(work: Work, path: Path) -> Outcome:
+    """Take the geometry of the views from a file."""
+    from tasks.import_alignment import imported_geometry
+
+    record, (_, ny, nx) = work.record, work.input("dose").images().shape
+    views = imported_geometry(path, record, (ny, nx), work.image_pixel_size)
+    used = [view.excluded is None for view in record.views]
+    return work.finish(
+        f"{sum(used)} views, alignment from {path.name}",
+        views=decided_geometry(views, used),
+        table=[
+            {
+                "view": i + 1,
+                "tilt angle [°]": view.tilt,
+                "axis [°]": view.axis,
+                "shift x [Å]": view.shift_x,
+                "shift y [Å]": view.shift_y,
             }
             for i, view in enumerate(views)
             if used[i]
@@ -89,14 +189,15 @@ def reduce_views(work: Work, pixel_size: float) -> float:
         )
     weighting = Weighting.of(source)
     work.result.create_array(REDUCED, (views, *shape), (1, *shape))
+    rest = (binning, work.image_pixel_size * binning, weighting)
     work.scatter(
-        reduce_view,
+        reduce_some_views,
         [
             Unit(
                 f"reduce-{i:03d}",
-                (source, work.result, i, binning, work.image_pixel_size * binning, weighting),
+                (source, work.result, list(range(i, min(i + VIEWS_PER_UNIT, views))), *rest),
             )
-            for i in range(views)
+            for i in range(0, views, VIEWS_PER_UNIT)
         ],
         memory=memory_of_image((full[0], full[1])),
     )
@@ -109,25 +210,3 @@ def decided_geometry(views: list[View], used: list[bool]) -> list[dict[str, obje
         {"geometry": asdict(view) if taking_part else None}
         for view, taking_part in zip(views, used, strict=True)
     ]
-
-
-def _measure(
-    work: Work,
-    turn: int,
-    pairs: list[tuple[int, int]],
-    views: list[View],
-    pixel_size: float,
-    parameters: CoarseParameters,
-) -> list[PairShift]:
-    groups = [pairs[i : i + PAIRS_PER_UNIT] for i in range(0, len(pairs), PAIRS_PER_UNIT)]
-    names = [f"round-{turn}-{i:03d}" for i in range(len(groups))]
-    reduced = work.result.array(REDUCED).shape[1:]
-    reports = work.scatter(
-        measure_pairs,
-        [
-            Unit(name, (work.result, group, views, pixel_size, parameters))
-            for name, group in zip(names, groups, strict=True)
-        ],
-        memory=100_000_000 + 12 * 4 * PAIRS_PER_UNIT * reduced[0] * reduced[1],
-    )
-    return [PairShift(*values) for name in names for values in reports[name]["pairs"]]

@@ -153,11 +153,12 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "coarse",
-            version=2,
+            version=3,
             reads=("views.tilt_angle", "acquisition.tilt_axis", "acquisition.pixel_size"),
             about="align the views by cosine-stretched cross-correlation",
             inputs=("dose", "exclude"),
             asks={"turn_axis_on_hand": ("ctf",)},
+            files=("alignment_from",),
         ),
         Step(
             "fiducials",

@@ -20,19 +20,21 @@ from tasks.store import Result
 REDUCED = "unit/reduced"
 
 
-def reduce_view(
+def reduce_some_views(
     source: Result,
     target: Result,
-    index: int,
+    indices: Sequence[int],
     binning: int,
     pixel_size: float,
     weighting: Weighting | None,
 ) -> dict[str, Any]:
-    """Bin one view to `pixel_size` [Å] into `REDUCED` (view, y, x), weighted by its dose."""
-    image = bin_images(on_device(np.asarray(source.images()[index])), binning)
-    if weighting is not None:
-        image = weighting.weighted(image, index, pixel_size)
-    target.array(REDUCED)[index] = to_host(image)
+    """Bin views to `pixel_size` [Å] into `REDUCED` (view, y, x), weighted by their dose."""
+    images, reduced = source.images(), target.array(REDUCED)
+    for index in indices:
+        image = bin_images(on_device(np.asarray(images[index])), binning)
+        if weighting is not None:
+            image = weighting.weighted(image, index, pixel_size)
+        reduced[index] = to_host(image)
     return {}
 
 

@@ -26,7 +26,27 @@ class CoarseParameters(Parameters):
     neighbours: int = Field(
         3, ge=1, le=10, description="how many views further each view is compared with"
     )
-    iterations: int = Field(3, ge=1, le=20, description="rounds of correlation")
+    iterations: int = Field(
+        3, ge=1, le=20, description="most rounds of correlation; later ones mend what disagrees"
+    )
+    reference: Literal["neighbours", "cumulative"] = Field(
+        "neighbours",
+        description="compare views with their neighbours, or at the end once more with the sum of "
+        "those aligned before",
+    )
+    search_magnification: bool = Field(
+        False, description="look for magnifications that differ between the views"
+    )
+    axis: Literal["given", "check", "refine", "search"] = Field(
+        "check",
+        description="tilt axis: as given; check: as given, and say if the views contradict; "
+        "refine: within 10° of the given one; search: anywhere, the half turn as given",
+    )
+    alignment_from: str | None = Field(
+        None,
+        description="take the alignment from a file, of IMOD or AreTomo, instead: 'DIR/{TS}.xf' "
+        "or 'DIR/{TS}.aln'",
+    )
     turn_axis_on_hand: bool = Field(
         False, description="turn the tilt axis by 180° where the CTF shows hand −1"
     )

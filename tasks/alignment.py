@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.deformation import Deformation, field_of_view
+from kernels.erase_gold import erase_discs
 from kernels.fourier import Shape
-from kernels.geometry import View
+from kernels.geometry import View, project
 from kernels.resample import Field
 from tasks.record import TiltSeries
 from tasks.store import Result
 
 DEFORMATION = "deformation"  # attribute of the result of an alignment
+FRINGE = 15.0  # Å around a bead that are taken out with it
 
 
 def dose_times(record: TiltSeries) -> NDArray[np.float64]:
@@ -69,6 +72,41 @@ def field_for(
     deformation, times = held
     step = max(4, min(32, min(shape) // 8))
     return field_of_view(deformation, view, times[index], shape, pixel_size, step, rows=rows)
+
+
+@dataclass(frozen=True)
+class Gold:
+    """Beads in one view: centres x, y [pixels] and radius [pixels] of what is taken out."""
+
+    centres: list[list[float]]
+    radius: float
+    seed: int
+
+    def without(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the view without its beads."""
+        return erase_discs(image, self.centres, self.radius, self.seed)
+
+
+def gold_of(alignment: Result, index: int, pixel_size: float) -> Gold:
+    """Return where the solution of `align` has its beads in a view.
+
+    Parameters
+    ----------
+    alignment : Result
+        Of the step `align`.
+    index : int
+        Of the view.
+    pixel_size : float
+        Of the images [Å].
+    """
+    about = alignment.attributes()
+    view = View(**about["decides"]["views"][index]["geometry"])
+    points = np.asarray(alignment.array("points")[:])
+    rows, columns = about["shape"]
+    places = project(points[np.isfinite(points).all(axis=1)], view) / pixel_size
+    diameter = about.get("diameter_A") or 100.0
+    radius = (0.5 * diameter + FRINGE) / pixel_size
+    return Gold((places + np.array([columns // 2, rows // 2])).tolist(), radius, index)
 
 
 def deformation_of(alignment: Result) -> tuple[Deformation, list[float]] | None:

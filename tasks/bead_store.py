@@ -6,7 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.tracks import Tracks
+from tasks.alignment import Gold, gold_of
+from tasks.parameters import Aligned
 from tasks.store import Result
+from tasks.work import Work
 
 # Columns of the array "tracks"; those that an alignment knows come last.
 COLUMNS = ("view", "bead", "x_A", "y_A", "sigma_A")
@@ -52,3 +55,10 @@ def read_tracks(result: Result, n_views: int) -> tuple[Tracks, Floats]:
 def read_solved(result: Result) -> Floats:
     """Return residuals x, y [Å] and weights of the tracks of an alignment, (m, 3)."""
     return np.asarray(result.array("tracks")[:])[:, 5:8]
+
+
+def gold_in_view(work: Work, parameters: Aligned, index: int) -> Gold | None:
+    """Return the beads to be taken out of a view, None where that is not asked, or not known."""
+    if not parameters.erase_gold or work.record.views[index].excluded is not None:
+        return None
+    return gold_of(work.input("align"), index, work.image_pixel_size)

@@ -8,6 +8,7 @@ from functools import partial
 from kernels.align_coarse import aligned_shape
 from tasks import cluster
 from tasks.alignment import deformation_of, field_for
+from tasks.bead_store import gold_in_view
 from tasks.choice import settled_step
 from tasks.chunks.dose import Weighting
 from tasks.chunks.reconstruct import (
@@ -82,6 +83,7 @@ def reconstruct(
                     parameters,
                     turned,
                     field_for(held, view, i, (ny, nx), voxel, rows=turned),
+                    gold_in_view(work, parameters, i),
                 ),
             )
             for place, (i, view) in enumerate(zip(used, views, strict=True))

@@ -207,7 +207,7 @@ STEPS: dict[str, Step] = {
             ),
             about="write the views aligned by one interpolation, for other programs",
             inputs=("{images}", "exclude"),
-            asks={"by_alignment": ("{alignment_step}",)},
+            asks={"by_alignment": ("{alignment_step}",), "erase_gold": ("align",)},
             files=("xf",),
             side=True,
         ),
@@ -217,6 +217,7 @@ STEPS: dict[str, Step] = {
             reads=("views.tilt_angle", "acquisition.pixel_size"),
             about="reconstruct the tomogram by weighted back-projection",
             inputs=("dose", "exclude", "{alignment_step}"),
+            asks={"erase_gold": ("align",)},
             result="tomogram",
         ),
     )
@@ -231,7 +232,7 @@ def inputs_of(step: Step, parameters: Parameters) -> tuple[str, ...]:
     """Return the steps whose results `step` reads, as its parameters choose them."""
     asked = (names for name, names in step.asks.items() if getattr(parameters, name))
     names = (*step.inputs, *(name for names in asked for name in names))
-    return tuple(_chosen(name, parameters) for name in names)
+    return tuple(dict.fromkeys(_chosen(name, parameters) for name in names))
 
 
 def _chosen(name: str, parameters: Parameters) -> str:

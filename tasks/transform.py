@@ -12,6 +12,7 @@ from kernels.align_coarse import aligned_shape
 from kernels.fourier import Shape
 from kernels.resample import Field, sampling
 from tasks.alignment import deformation_of, field_for
+from tasks.bead_store import gold_in_view
 from tasks.choice import settled_step
 from tasks.chunks.dose import Weighting
 from tasks.chunks.stacks import memory_of_transform, transform_view
@@ -99,6 +100,7 @@ def transform(
                     weighting,
                     parameters,
                     mapping.fields[i],
+                    gold_in_view(work, parameters, i),
                 ),
             )
             for section, i in enumerate(sections)

@@ -13,6 +13,7 @@ from kernels.backproject import aligned_projection, backproject
 from kernels.fourier import Shape, bin_images
 from kernels.geometry import View
 from kernels.resample import Field, resample_view
+from tasks.alignment import Gold
 from tasks.chunks.device import on_device
 from tasks.chunks.dose import Weighting
 from tasks.errors import UnusableData
@@ -38,6 +39,7 @@ def filter_view(
     parameters: ReconstructParameters,
     turned: bool = False,
     field: Field | None = None,
+    gold: Gold | None = None,
 ) -> dict[str, Any]:
     """Bring one view into the aligned frame as relative contrast, and filter its rows.
 
@@ -60,8 +62,12 @@ def filter_view(
         Whether rows are those of a specimen with x-axis tilt.
     field : Field, optional
         Deformation to undo.
+    gold : Gold, optional
+        Beads to be taken out.
     """
     image = np.asarray(source.images()[index])
+    if gold is not None:
+        image = gold.without(image)
     mean = float(image.mean())
     if not mean > 0:
         raise UnusableData(

@@ -12,6 +12,7 @@ from kernels.fourier import Shape, taper, trim
 from kernels.normalise import measure_levels, normalise, scale_to
 from kernels.reduce import mean_of, reduce_image
 from kernels.resample import Field, resample
+from tasks.alignment import Gold
 from tasks.chunks.device import on_device
 from tasks.chunks.dose import Weighting
 from tasks.parameters import PreprocessParameters, TransformParameters
@@ -76,6 +77,7 @@ def transform_view(
     weighting: Weighting | None,
     parameters: TransformParameters,
     field: Field | None = None,
+    gold: Gold | None = None,
 ) -> dict[str, Any]:
     """Bring one view into the aligned frame by one interpolation.
 
@@ -92,13 +94,16 @@ def transform_view(
     parameters : TransformParameters
     field : Field, optional
         Deformation to undo.
+    gold : Gold, optional
+        Beads to be taken out.
 
     Returns
     -------
     dict
         "filled": share of the aligned view that the raw one does not reach.
     """
-    image = on_device(np.asarray(source.images()[index]))
+    raw = np.asarray(source.images()[index])
+    image = on_device(raw if gold is None else gold.without(raw))
     image = reduce_image(image, parameters.binning, parameters.filter)
     if weighting is not None:
         image = weighting.weighted(image, index, pixel_size)

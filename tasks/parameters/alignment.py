@@ -64,6 +64,10 @@ class Aligned(Parameters):
         "marker-free; coarse is also what --alignment-from imports",
     )
 
+    erase_gold: bool = Field(
+        False, description="take the beads of the align step out of the views as they are read"
+    )
+
     @property
     def alignment_step(self) -> str:
         """The step whose geometry is used; of auto, the one that decides."""

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tasks.parameters.base import Parameters
 
 Variable = Literal["fixed", "one", "grouped", "all"]
 # Region of a raw view: x, y of its lower left corner, width, height.
 Region = tuple[float, float, float, float]
+
+
+def _regions(value: Any) -> Any:
+    """Return the regions of ``0,0,200,400 900,0,100,100``, as the command line has them."""
+    if not isinstance(value, str):
+        return value
+    listed = [text.split(",") for text in re.split(r"[\s;]+", value.strip()) if text]
+    if any(len(words) != 4 for words in listed):
+        raise ValueError(f"{value!r} is no list of x,y,width,height")
+    return listed
 
 
 class FiducialParameters(Parameters):
@@ -29,10 +40,12 @@ class FiducialParameters(Parameters):
     surfaces: Literal[1, 2] | None = Field(
         None, description="surfaces of the ice on which beads lie; empty: as they are found"
     )
-    exclude_regions: Annotated[tuple[Region, ...], Field(max_length=100)] = Field(
+    exclude_regions: Annotated[
+        tuple[Region, ...], BeforeValidator(_regions), Field(max_length=100)
+    ] = Field(
         (),
         description="where no beads are looked for, in the view of lowest tilt: lists of "
-        "x, y, width, height [pixels of the motion-corrected view]",
+        "x,y,width,height [pixels of the motion-corrected view]",
     )
     search: float = Field(300.0, gt=0, description="how far a view's coarse shift may be wrong [Å]")
     rounds: int = Field(
@@ -50,7 +63,7 @@ class AlignParameters(Parameters):
     rotation: Variable = Field("one", description="tilt axis: fixed, one, grouped views, all")
     magnification: Variable = Field("fixed", description="fixed, one, grouped views, all")
     tilt: Variable = Field("fixed", description="tilt angles: fixed, grouped views, all")
-    x_tilt: Literal["fixed", "one"] = Field("fixed", description="tilt about x, of the specimen")
+    x_tilt: Variable = Field("fixed", description="rotation about x before tilting")
     stretch: Variable = Field("fixed", description="size across the tilt axis")
     skew: Variable = Field("fixed", description="angle between the axes of an image")
     local: Literal["auto", "off", "on"] = Field(

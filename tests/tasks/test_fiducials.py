@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,8 +30,12 @@ from tasks.parameters import (
     FiducialParameters,
     ImportParameters,
     Pipeline,
+    ReconstructParameters,
+    TransformParameters,
 )
+from tasks.reconstruct import reconstruct
 from tasks.store import Series, parse_project
+from tasks.transform import transform
 
 THREADS = Execution(cluster="threads", workers=2)
 TILTS = np.arange(-54.0, 55, 9)
@@ -245,3 +250,35 @@ def test_what_is_exported_for_imod_tells_the_beads_again(
     across = seen[:, :, 0] - rows @ fitted
     along = seen[:, :, 1] - seen[:, :, 1].mean(axis=0)
     assert np.sqrt((across**2 + along**2).mean()) < 0.3
+
+
+def test_gold_is_taken_out_of_aligned_stacks_and_tomograms(
+    drawn: tuple[Series, np.ndarray, list[View]], tmp_path: Path
+) -> None:
+    series, _, _ = drawn
+    url = str(shutil.copytree(series.project.url, tmp_path / "p.zarr"))
+    copy = parse_project(url).series("TS")
+    _, beads = read_tracks(copy.current("main", "align"), len(TILTS))
+    depth = {}
+    for erase in (False, True):
+        given: dict[str, Any] = {"alignment": "fiducial", "erase_gold": erase}
+        transform.fn(url, "TS", TransformParameters(**given), "main", THREADS)
+        stack = np.asarray(copy.current("main", "transform").images()[:])
+        reconstruct.fn(url, "TS", ReconstructParameters(thickness=1600.0, **given), "main", THREADS)
+        volume = copy.current("main", "reconstruct").array("0")[:]
+        middle = np.array(volume.shape) // 2
+        places = np.rint(beads[:, ::-1] / PIXEL).astype(int) + middle
+        kept = places[((places > 4) & (places < np.array(volume.shape) - 5)).all(axis=1)]
+        depth[erase] = (
+            np.mean([-(view - np.median(view)).min() / view.std() for view in stack]),
+            -volume[tuple(kept.T)].mean() / volume.std(),
+        )
+    assert depth[False][0] > 1.5 * depth[True][0]
+    assert depth[False][1] > 5 > 1 > abs(depth[True][1])
+
+
+def test_regions_are_read_from_the_command_line() -> None:
+    given = FiducialParameters.model_validate({"exclude_regions": "0,0,20,40 50,6,7,8"})
+    assert given.exclude_regions == ((0, 0, 20, 40), (50, 6, 7, 8))
+    with pytest.raises(ValueError, match="no list of x,y,width,height"):
+        FiducialParameters.model_validate({"exclude_regions": "1,2,3"})

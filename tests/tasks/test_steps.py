@@ -94,8 +94,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "dose": {"moment": "middle"},
     "fiducials": {"beads": 20, "surfaces": 1, "exclude_regions": ((0, 0, 50, 60),)},
     "align": {"beads_from": __file__, "local": "off"}
-    | dict.fromkeys(("rotation", "magnification", "tilt", "stretch", "skew"), "grouped")
-    | {"x_tilt": "one"},
+    | dict.fromkeys(("rotation", "magnification", "tilt", "x_tilt", "stretch", "skew"), "grouped"),
     "preprocess": {"filter": "box", "normalise": "mean", "crop": (64, 80), "excluded": "drop"},
     "transform": {"xf": __file__, "images": "erase", "filter": "box", "binning": 2.0}
     | {"swap": "yes", "excluded": "keep"},

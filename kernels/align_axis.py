@@ -109,19 +109,26 @@ def _sheared_lines(image: Array, view: View, pixel_size: float, angles: Floats) 
     turned = turned * coverage(matrix, offset, shape, frame, image)
     # The same strip of the specimen in all views: narrower with the tilt.
     x = np.arange(side) - side // 2
-    half = WIDTH * side * stretch(view.tilt)
-    strip = 0.5 + 0.5 * np.cos(np.pi * np.clip((np.abs(x) / half - 0.7) / 0.3, 0, 1))
+    strip = _faded(x, WIDTH * side * stretch(view.tilt))
     low, high = (ceil(f * side) for f in LINE_BAND)
     columns = np.asarray(to_host(turned)) * (strip / np.sqrt((strip**2).sum()))
-    spectra = scipy.fft.rfft(columns, axis=0)[low : high + 1].astype(np.complex64)
-    k = np.arange(low, high + 1)[:, None] / side
+    spectra = scipy.fft.rfft(columns, axis=0)[: high + 1].astype(np.complex64)
+    spectra[:low] = 0
+    k = np.arange(high + 1)[:, None] / side
     # Along the line across an axis turned by the angle, y grows by x tan(angle).
     kept = np.flatnonzero(strip > 0)
     rows = []
     for angle in np.radians(angles):
         phases = np.exp(2j * np.pi * tan(angle) * (k * x[kept])).astype(np.complex64)
         rows.append((spectra[:, kept] * phases).sum(axis=1))
-    return np.array(rows, dtype=np.complex128)
+    # Cut alike for all angles: the image's own edges would have a say about the axis.
+    lines = scipy.fft.irfft(np.array(rows), side, axis=1) * _faded(x, WIDTH * side)
+    return np.asarray(scipy.fft.rfft(lines, axis=1)[:, low : high + 1], dtype=np.complex128)
+
+
+def _faded(x: NDArray[np.int64], half: float) -> Floats:
+    """Return a window at places `x`, 1 in the middle and 0 beyond `half`."""
+    return np.asarray(0.5 + 0.5 * np.cos(np.pi * np.clip((np.abs(x) / half - 0.7) / 0.3, 0, 1)))
 
 
 def estimate_axis(lines: Sequence[Lines], axis: float, angles: Floats) -> AxisEstimate:

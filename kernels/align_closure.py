@@ -202,8 +202,7 @@ def _solved(
             agree[k] = bool(miss) and miss[near] < tolerance
         believed = _believed(pairs, candidates, chosen, agree, n)
         agree = [
-            good and bool(believed[[r, m]].all())
-            for good, (r, m) in zip(agree, pairs, strict=True)
+            good and bool(believed[[r, m]].all()) for good, (r, m) in zip(agree, pairs, strict=True)
         ]
         ends = [pair for pair, good in zip(pairs, agree, strict=True) if good]
         kept = [c for c, good in zip(chosen, agree, strict=True) if good and c is not None]

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from kernels import bad_pixels, dose, fourier, tiles, warp, wbp, xrays
 from kernels.align_coarse import measure_pair, prepare_view
-from kernels.backproject import aligned_projection, backproject
+from kernels.backproject import Projection, aligned_projection, backproject
 from kernels.ctf_fit import CtfSearch, ViewFit
 from kernels.ctf_rings import Optics
 from kernels.geometry import View
+from kernels.iterative import reconstruct
 from kernels.motion_local import estimate_motion
 from kernels.motion_sum import sum_frames
 from kernels.normalise import measure_levels, normalise, scale_to
+from kernels.project import project
 from kernels.reduce import reduce_image
 from kernels.resample import resample_view
 from kernels.spectra import polar_spectra, tile_box, tile_spectra
@@ -52,18 +54,54 @@ def _images(*shape: int) -> NDArray[np.float32]:
     return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
-def back_projection(n_views: int = 41, size: int = 1024, planes: int = 128) -> Work:
+def back_projection(
+    n_views: int = 41, size: int = 1024, planes: int = 300, x_tilt: float = 0.0
+) -> Work:
     views, shape = _images(n_views, size, size), (planes, size, size)
-    geometry = [View(float(tilt), 0) for tilt in np.linspace(-60, 60, n_views)]
-    projection = aligned_projection(geometry, shape, size)
-    volume = np.zeros(shape, dtype=np.float32)
-    updates = n_views * volume.size
+    projection = _tilts(n_views, shape, x_tilt)
+    updates = n_views * planes * size**2
     return Work(
         f"{n_views} × {size}² → {planes} × {size}²",
-        lambda: backproject(views, projection, shape, out=volume),
-        traffic=views.nbytes + 2 * volume.nbytes,
+        lambda: backproject(views, projection, shape),
+        traffic=views.nbytes + 4 * planes * size**2,
         flops=4 * updates,
         note=lambda seconds: f"{updates / seconds * 1e-9:.1f} G voxel·views/s",
+    )
+
+
+def back_projection_x_tilted(n_views: int = 41, size: int = 1024, planes: int = 128) -> Work:
+    return back_projection(n_views, size, planes, x_tilt=3.0)
+
+
+def _tilts(n_views: int, shape: tuple[int, int, int], x_tilt: float = 0.0) -> Projection:
+    tilts = np.linspace(-60, 60, n_views)
+    views = [View(float(tilt), 0, x_tilt=x_tilt) for tilt in tilts]
+    return aligned_projection(views, shape, shape[2], rows=shape[1])
+
+
+def projection(n_views: int = 41, size: int = 1024, planes: int = 128) -> Work:
+    volume = _images(planes, size, size)
+    geometry = _tilts(n_views, volume.shape)
+    updates = n_views * volume.size
+    return Work(
+        f"{planes} × {size}² → {n_views} × {size}²",
+        lambda: project(volume, geometry, (size, size)),
+        traffic=volume.nbytes + 4 * n_views * size**2,
+        flops=4 * updates,
+        note=lambda seconds: f"{updates / seconds * 1e-9:.1f} G voxel·views/s",
+    )
+
+
+def sirt(n_views: int = 41, size: int = 512, planes: int = 128) -> Work:
+    views, shape = _images(n_views, size, size), (planes, size, size)
+    geometry = _tilts(n_views, shape)
+    updates = n_views * planes * size**2
+    return Work(
+        f"{n_views} × {size}² → {planes} × {size}², one iteration",
+        lambda: reconstruct(views, geometry, shape, 1),
+        traffic=2 * views.nbytes + 3 * 4 * planes * size**2,
+        flops=8 * updates,
+        note=lambda seconds: f"{1 / seconds:.2f} iterations/s",
     )
 
 
@@ -272,6 +310,9 @@ KERNELS: dict[str, Callable[[], Work]] = {
     work.__name__: work
     for work in (
         back_projection,
+        back_projection_x_tilted,
+        projection,
+        sirt,
         row_filter,
         rfft2,
         motion_estimate,

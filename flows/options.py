@@ -22,7 +22,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "default": {},
     "fast": {
         "motion": {"align": False},
-        "markerfree": {"pixel_size": 20.0, "rounds": 2},
+        "markerfree": {"pixel_size": 20.0, "rounds": 2, "local": False},
         "reconstruct": {"binning": 8},
     },
     # As the Scipion tutorial on EMPIAR-10164: super-resolution movies, bin 4, SIRT-like. By gold:

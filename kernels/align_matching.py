@@ -6,83 +6,114 @@ would be blurred over the specimen's thickness and drift with it (rms of the bea
 series: 1.0 to 1.5 Å, without beads 1.4 Å; linear reference 4 to 220 Å).
 
 `grow` starts from a coarse alignment and adds one view after another, from low tilt to high;
-`sweep` matches every view with all others, until nothing moves; `refine_axis` looks for the
-tilt-axis angle with the best matches; `move_origin` puts the specimen's middle at Z = 0.
+`sweep` matches every view with all others, until nothing moves (`kernels.matching_sweep`);
+`refine_axis` looks for the tilt axis with the best matches (`kernels.matching_axis`), `rescue`
+for views that do not match (`kernels.matching_rescue`). What may be far off is found on views
+reduced by 2, and refined on the views as they come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kernels.align_coarse import move_view, stretch
-from kernels.arrays import Array, device, namespace
-from kernels.fourier import rfft2
-from kernels.geometry import View, across, image_matrix, with_origin
-from kernels.matching_rays import smear
-from kernels.matching_reference import (
-    Bench,
-    depths_of,
-    feature_of,
-    lay_bench,
-    match_view,
-    moved_back,
-    prepare_on,
-    project_reference,
-    smear_all,
-    spread_of,
-)
+from kernels.arrays import Array, namespace
+from kernels.fourier import bin_images
+from kernels.geometry import View
+from kernels.matching_axis import Turn, refine_axis, vary_axis
+from kernels.matching_rescue import lost_views, rescue, with_views, without
+from kernels.matching_sweep import Matched, centre_across, grow, move_origin, sweep
 
-# Degrees: a turn by more changes what the shifts are matched with.
-FAR_TURN = 0.2
+# Views whose shorter side has fewer pixels are not reduced.
+SMALLEST = 320
+# Searches of the axis: turn on either side, step [degrees]. A first one goes as far as is asked.
+FIRST_STEP = 1.0
+SECOND = (2.0, 0.5)
+LAST = (1.0, 0.25)
 
 
 @dataclass(frozen=True)
-class Matched:
-    """Result of matching a series.
+class Aligned:
+    """Result of aligning a series without markers.
 
     Attributes
     ----------
-    views : tuple of View
-        With refined shifts; views that are not used are returned as they came.
-    scores : (n,) float64
-        Normalised correlation of each view with its reference, 0 where not used.
-    moves : (n, 2) float64
-        How far (dy, dx) each view's content was found from where it was expected, in the
-        aligned frame [Å].
-    depths : (float, float)
-        Z between which the dense matter lies [Å].
+    matched : Matched
+        The last sweep, its origin in the middle of the dense matter's depth and, across, where
+        the raw images' centres lie on average.
+    turn : Turn or None
+        The last search of the axis, None without.
+    varying : tuple of Turn
+        Variations of the axis over the tilt that were significant: linear, quadratic.
+    lost : tuple of int
+        Views that do not match, and took no part in the end.
+    rescued : tuple of int
+        Views that were found far from where the coarse alignment had put them.
+    thickness : float
+        Depth of the volume in the end [Å].
     """
 
-    views: tuple[View, ...]
-    scores: NDArray[np.float64]
-    moves: NDArray[np.float64]
-    depths: tuple[float, float]
+    matched: Matched
+    turn: Turn | None = None
+    varying: tuple[Turn, ...] = ()
+    lost: tuple[int, ...] = ()
+    rescued: tuple[int, ...] = ()
+    thickness: float = 0.0
+
+
+@dataclass
+class _State:
+    """What the stages hand on."""
+
+    result: Matched
+    pixel_size: float
+    used: list[bool]
+    thickness: float
+    tolerance: float
+    turn: Turn | None = None
+    varying: tuple[Turn, ...] = ()
+    lost: list[int] = field(default_factory=list)
+    rescued: list[int] = field(default_factory=list)
 
     @property
-    def score(self) -> float:
-        """Mean score of the used views: what a better geometry raises."""
-        return float(self.scores[self.scores != 0].mean()) if self.scores.any() else 0.0
+    def settings(self) -> tuple[float, list[bool], float]:
+        return self.pixel_size, self.used, self.thickness
 
-    @property
-    def change(self) -> float:
-        """Root mean square of the moves [Å]."""
-        return float(np.sqrt((self.moves[self.scores != 0] ** 2).sum(axis=-1).mean()))
+    def settle(self, images: Array, rounds: int) -> None:
+        """Sweep until nothing moves."""
+        for _ in range(rounds):
+            self.result = sweep(images, self.result.views, *self.settings)
+            if self.result.change < self.tolerance:
+                break
+
+    def centre(self) -> None:
+        """Put the origin into the middle of the dense matter; a volume that just holds it."""
+        low, high = self.result.depths
+        middle = (low + high) / 2
+        views = move_origin(centre_across(self.result.views, self.used), middle)
+        self.result = replace(self.result, views=views, depths=(low - middle, high - middle))
+        self.thickness = min(self.thickness, 1.2 * (high - low) + 400)
+
+    def turn_axis(self, images: Array, search: float, step: float) -> None:
+        self.result, self.turn = refine_axis(
+            images, self.result.views, *self.settings, search=search, step=step
+        )
 
 
-def match_series(
+def align_series(
     images: Array,
     views: Sequence[View],
     pixel_size: float,
     used: Sequence[bool],
     thickness: float = 3000.0,
-    axis_search: float = 3.0,
+    axis: Literal["fixed", "one", "varying"] = "one",
+    axis_search: float = 10.0,
     tolerance: float = 0.5,
     rounds: int = 6,
-) -> Matched:
+) -> Aligned:
     """Refine the shifts and the tilt axis of a coarsely aligned series without markers.
 
     Parameters
@@ -97,201 +128,97 @@ def match_series(
         False for dark and excluded views, which take no part.
     thickness : float
         Depth of the volume: holds the specimen wherever the coarse alignment put it [Å].
+    axis : {"fixed", "one", "varying"}
+        Whether the tilt axis is refined: not at all, one angle, or slowly varying over the tilt.
     axis_search : float
-        The tilt axis is looked for so far on either side of its first value [degrees];
-        0 leaves it.
+        It is looked for so far on either side of its first value [degrees].
     tolerance : float
         Sweeps end when the shifts change by less, root mean square [Å].
     rounds : int
         Sweeps at most.
-
-    Returns
-    -------
-    Matched
-        Its views have their origin at the middle of the specimen's depth and, across, where
-        the raw images' centres lie on average.
 
     Raises
     ------
     ValueError
         If the numbers of images, views and flags differ, or fewer than 3 views are used.
     """
-    result = grow(images, views, pixel_size, used, thickness)
-    result, thickness = _centred(result, used, thickness)
-    settings = (pixel_size, used, thickness)
-    result = _settle(images, result, settings, tolerance, 2)
-    # A second look, from better shifts, where the first one turned the axis far.
-    for _ in range(2 if axis_search > 0 else 0):
-        before = result.views
-        result = refine_axis(images, before, *settings, search=axis_search)
-        result = _settle(images, result, settings, tolerance, 2)
-        if abs(result.views[0].axis - before[0].axis) < FAR_TURN:
-            break
-    result = _settle(images, result, settings, tolerance, rounds)
-    return _centred(result, used, thickness)[0]
-
-
-def _centred(result: Matched, used: Sequence[bool], thickness: float) -> tuple[Matched, float]:
-    """Put the origin into the middle of the dense matter, and say how deep a volume holds it."""
-    low, high = result.depths
-    views = move_origin(centre_across(result.views, used), (low + high) / 2)
-    around = (low - (low + high) / 2, high - (low + high) / 2)
-    return replace(result, views=views, depths=around), min(thickness, 1.2 * (high - low) + 400)
-
-
-def _settle(
-    images: Array,
-    result: Matched,
-    settings: tuple[float, Sequence[bool], float],
-    tolerance: float,
-    rounds: int,
-) -> Matched:
-    for _ in range(rounds):
-        result = sweep(images, result.views, *settings)
-        if result.change < tolerance:
-            break
-    return result
-
-
-def grow(
-    images: Array,
-    views: Sequence[View],
-    pixel_size: float,
-    used: Sequence[bool],
-    thickness: float = 3000.0,
-    max_shift: float = 450.0,
-) -> Matched:
-    """Match one view after another with those of lower tilt, which are matched already.
-
-    What moves a view moves all further ones of its side as well, so that their coarse shifts
-    relative to it are kept. Parameters as in `match_series`; `max_shift` [Å] limits a move.
-    """
-    bench = lay_bench(images, views, pixel_size, used, thickness)
+    reduced = min(images.shape[1:]) >= SMALLEST
     xp = namespace(images)
-    volume = xp.zeros(bench.volume_shape, dtype=xp.float32, device=device(images))
-    order = sorted(bench.used, key=lambda i: abs(views[i].tilt))
-    moves, scores = np.zeros((len(views), 2)), np.zeros(len(views))
-    for count, i in enumerate(order):
-        prepared = prepare_on(images[i, ...], views[i], bench)
-        spectrum = moved_back(rfft2(prepared.image), moves[i], bench)
-        if count:
-            reference = project_reference(
-                volume, None, views[i].tilt, count, spread_of(volume), bench
-            )
-            peak, scores[i] = match_view(reference, prepared, spectrum, bench, max_shift)
-            move = np.array([peak.dy, peak.dx])
-            for k in order[count:]:
-                if k == i or views[k].tilt * views[i].tilt > 0:
-                    ratio = stretch(views[k].tilt) / stretch(views[i].tilt)
-                    moves[k] += move * (1.0, ratio)
-            spectrum = moved_back(spectrum, move, bench)
-        smear(feature_of(spectrum, bench), views[i].tilt, volume)
-    scores[order[0]] = 1.0
-    return _moved(views, moves, scores, depths_of(volume, bench), bench)
-
-
-def sweep(
-    images: Array,
-    views: Sequence[View],
-    pixel_size: float,
-    used: Sequence[bool],
-    thickness: float = 3000.0,
-    max_shift: float = 100.0,
-) -> Matched:
-    """Match every view with all others once. Parameters as in `match_series`.
-
-    Common translations of the specimen are taken out of the moves: they are no errors.
-    """
-    bench = lay_bench(images, views, pixel_size, used, thickness)
-    prepared = {i: prepare_on(images[i, ...], views[i], bench) for i in bench.used}
-    spectra = {i: rfft2(prepared[i].image) for i in bench.used}
-    features = {i: feature_of(spectra[i], bench) for i in bench.used}
-    volume = smear_all(features, views, bench)
-    spread, others = spread_of(volume), len(bench.used) - 1
-    moves, scores = np.zeros((len(views), 2)), np.zeros(len(views))
-    for i in bench.used:
-        reference = project_reference(volume, features[i], views[i].tilt, others, spread, bench)
-        peak, scores[i] = match_view(reference, prepared[i], spectra[i], bench, max_shift)
-        moves[i] = peak.dy, peak.dx
-    chosen = list(bench.used)
-    rows = np.array([across(views[i].tilt) for i in chosen])
-    moves[chosen, 0] -= moves[chosen, 0].mean()
-    moves[chosen, 1] -= rows @ np.linalg.lstsq(rows, moves[chosen, 1], rcond=None)[0]
-    return _moved(views, moves, scores, depths_of(volume, bench), bench)
-
-
-def refine_axis(
-    images: Array,
-    views: Sequence[View],
-    pixel_size: float,
-    used: Sequence[bool],
-    thickness: float = 3000.0,
-    search: float = 3.0,
-) -> Matched:
-    """Turn the tilt axis of all views to where a sweep has the best mean score.
-
-    Parameters as in `match_series`; `search` is the largest turn [degrees]. The turn is found
-    by climbing in steps of ½° and from the parabola through the three best scores; it is kept
-    only where it raises the score.
-    """
-
-    def turned(angle: float) -> Matched:
-        trial = [replace(view, axis=view.axis + angle) for view in views]
-        return sweep(images, trial, pixel_size, used, thickness)
-
-    return climb(turned, search)
-
-
-def climb(trial: Callable[[float], Matched], search: float) -> Matched:
-    """Return the trial with the highest score among angles within ± `search` degrees."""
-    tried = {0.0: trial(0.0)}
-
-    def best_of(angles: Sequence[float]) -> float:
-        for angle in angles:
-            if abs(angle) <= search and angle not in tried:
-                tried[angle] = trial(angle)
-        return max(tried, key=lambda angle: tried[angle].score)
-
-    step = min(0.5, search)
-    best, before = best_of((-step, step)), 0.0
-    while best != before:
-        before, best = best, best_of((best - step, best + step))
-    around = (best - step, best, best + step)
-    if all(angle in tried for angle in around):
-        low, middle, high = (tried[angle].score for angle in around)
-        if low - 2 * middle + high < 0:
-            best = best_of([best + step * 0.5 * (low - high) / (low - 2 * middle + high)])
-    return tried[best]
-
-
-def centre_across(views: Sequence[View], used: Sequence[bool]) -> tuple[View, ...]:
-    """Move the origin, in x and y, to where the raw images' centres lie on average."""
-    chosen = [view for view, flag in zip(views, used, strict=True) if flag]
-    seen = np.array([np.linalg.solve(image_matrix(v), (v.shift_x, v.shift_y)) for v in chosen])
-    cosines = np.array([stretch(v.tilt) for v in chosen])
-    x = float(seen[:, 0] @ cosines / (cosines @ cosines))
-    y = float(seen[:, 1].mean())
-    return tuple(with_origin(view, (-x, -y, 0.0)) for view in views)
-
-
-def move_origin(views: Sequence[View], depth: float) -> tuple[View, ...]:
-    """Move the origin along z to `depth` [Å].
-
-    Shifts alone do not tell where the specimen lies, only the volume does.
-    """
-    return tuple(with_origin(view, (0.0, 0.0, depth)) for view in views)
-
-
-def _moved(
-    views: Sequence[View],
-    moves: NDArray[np.float64],
-    scores: NDArray[np.float64],
-    depths: tuple[float, float],
-    bench: Bench,
-) -> Matched:
-    moves = moves * bench.pixel_size
-    new = tuple(
-        move_view(view, float(dy), float(dx)) if i in bench.used else view
-        for i, (view, (dy, dx)) in enumerate(zip(views, moves, strict=True))
+    small = images
+    if reduced:
+        small = xp.stack([bin_images(images[i, ...], 2) for i in range(len(views))])
+    size = pixel_size * 2 if reduced else pixel_size
+    first = grow(small, views, size, used, thickness)
+    state = _State(first, size, list(used), thickness, tolerance)
+    _find_lost(small, state)
+    state.centre()
+    if axis != "fixed" and axis_search > 0:
+        state.settle(small, 2)
+        state.turn_axis(small, axis_search, FIRST_STEP)
+        state.settle(small, 2)
+        state.turn_axis(small, min(SECOND[0], axis_search), SECOND[1])
+    state.settle(small, rounds)
+    _find_lost(small, state)
+    state.centre()
+    state.pixel_size = pixel_size
+    if reduced:
+        state.settle(images, 2)
+    if axis != "fixed" and axis_search > 0:
+        at_end = bool(state.turn and state.turn.at_end)
+        state.turn_axis(images, min(LAST[0], axis_search), LAST[1])
+        if at_end and state.turn is not None:
+            state.turn = replace(state.turn, at_end=True)
+        if axis == "varying":
+            state.result, state.varying = vary_axis(images, state.result.views, *state.settings)
+    state.settle(images, rounds)
+    state.centre()
+    return Aligned(
+        state.result,
+        state.turn,
+        state.varying,
+        tuple(sorted(state.lost)),
+        tuple(sorted(set(state.rescued) - set(state.lost))),
+        state.thickness,
     )
-    return Matched(new, scores, moves, depths)
+
+
+def match_series(
+    images: Array,
+    views: Sequence[View],
+    pixel_size: float,
+    used: Sequence[bool],
+    thickness: float = 3000.0,
+    axis_search: float = 3.0,
+    tolerance: float = 0.5,
+    rounds: int = 6,
+) -> Matched:
+    """Return `align_series`'s views and scores alone; 0 as `axis_search` leaves the axis."""
+    found = align_series(
+        images,
+        views,
+        pixel_size,
+        used,
+        thickness,
+        "one" if axis_search > 0 else "fixed",
+        axis_search,
+        tolerance,
+        rounds,
+    )
+    return found.matched
+
+
+def _find_lost(images: Array, state: _State) -> None:
+    """Look for the views that do not match, and leave out those that are not found."""
+    state.result = sweep(images, state.result.views, *state.settings)
+    tilts = [view.tilt for view in state.result.views]
+    # A view that was lost while the axis was wrong may match now.
+    lost = [*state.lost, *lost_views(state.result.scores, tilts, state.used)]
+    if not lost or np.sum(state.used) - len(lost) < 3:
+        return
+    state.used = with_views(state.used, lost)
+    state.result = rescue(images, state.result, *state.settings, lost)
+    state.result = sweep(images, state.result.views, *state.settings)
+    still = [i for i in lost_views(state.result.scores, tilts, state.used) if i in lost]
+    state.rescued += [i for i in lost if i not in still]
+    state.lost = still
+    state.used = without(state.used, still)

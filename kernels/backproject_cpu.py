@@ -1,13 +1,15 @@
 """Numba body of `kernels.backproject` for NumPy arrays.
 
-All voxels of one (z, x) need the same pixels of the same columns, so the loop over y is the
-inner one and needs y contiguous: a tile of rows is transposed to (view, column, y) first, and
-each block of voxels is transposed back when it is complete. Threads are Python's, over nogil
-code: Numba's own pool may not be entered by two threads at once, as Dask workers do.
+All voxels of one (z, x) need the same pixels of the same columns, so y is innermost and has to
+be contiguous: `ROW` rows of the views are transposed to (view, column, y) first, which the L3
+cache can hold, and each block of voxels is transposed back when it is complete. Threads are
+Python's, over nogil code: Numba's own pool may not be entered by two threads at once, as Dask
+workers do.
 """
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,18 +17,23 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.backproject import EDGE
+from kernels.rows_cpu import LANES, ROW, add_rows, add_transposed, transpose
+
 Volume = NDArray[np.float32]
 Vectors = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
-TILE = 512  # most y at once: the rows being added must stay in the L1 cache
-BLOCK_Z, BLOCK_X, VIEWS = 8, 16, 24  # what a block of voxels reads must stay in the L2 cache
-PASS = 4  # views added per pass over a row
+# A block's sums and what it reads of so many views must stay in the L2 cache.
+BLOCK_Z, BLOCK_X, VIEWS = 16, 16, 12
 
-_INPUT = numba.types.Array(numba.float32, 3, "C", readonly=True)
-_VECTOR = numba.types.Array(numba.float64, 1, "C", readonly=True)
-_ROWS = numba.float32[:, ::1]
+INPUT = numba.types.Array(numba.float32, 3, "C", readonly=True)
+VECTOR = numba.types.Array(numba.float64, 1, "C", readonly=True)
+COUNTS = numba.types.Array(numba.int64, 1, "C", readonly=True)
+ROWS = numba.float32[:, ::1]
+OUTPUT = numba.float32[:, :, ::1]
+WHOLE = numba.int64
 # Signatures are given so that nothing is compiled later, for read-only arrays for example.
-_options: dict[str, Any] = {
+OPTIONS: dict[str, Any] = {
     "nogil": True,
     "cache": True,
     "error_model": "numpy",
@@ -34,90 +41,126 @@ _options: dict[str, Any] = {
 }
 
 
-@numba.njit(numba.void(_INPUT, numba.int64, numba.int64, numba.int64, _ROWS), **_options)
-def _turn_view(views, view, y_start, first_row, rows):  # type: ignore[no-untyped-def]
-    """Copy rows y_start … of one view to rows[first_row + column, y], zeros beyond its end."""
-    columns, length = views.shape[2], rows.shape[1]
-    used = min(length, views.shape[1] - y_start)
-    for x_block in range(0, columns, 32):
-        x_end = min(x_block + 32, columns)
-        for y_block in range(0, used, 64):
-            for x in range(x_block, x_end):
-                row = rows[first_row + x]
-                for y in range(y_block, min(y_block + 64, used)):
-                    row[y] = views[view, y_start + y, x]
-        rows[first_row + x_block : first_row + x_end, used:] = 0
+@numba.njit(numba.void(INPUT, *[WHOLE] * 5, ROWS), **OPTIONS)
+def turn_rows(images, image, start, low, high, first, rows):  # type: ignore[no-untyped-def]
+    """Copy pixels [start + y, x] of one image to rows[first + x, y]; zeros but for [low, high)."""
+    _, ny, columns = images.shape
+    for x_block in range(0, columns, LANES):
+        for y_block in range(0, ROW, LANES):
+            y = start + y_block
+            if x_block + LANES <= columns and low <= y and y + LANES <= high:
+                at, to = (image * ny + y) * columns + x_block, (first + x_block) * ROW + y_block
+                transpose(images, at, columns, rows, to, ROW)
+            else:
+                for i in range(x_block, min(x_block + LANES, columns)):
+                    for j in range(LANES):
+                        within = low <= y + j and y + j < high
+                        value = images[image, y + j, i] if within else np.float32(0)
+                        rows[first + i, y_block + j] = value
 
 
 @numba.njit(
     numba.void(
-        *[_ROWS, numba.int64, numba.int64, _VECTOR, _VECTOR, _VECTOR, _VECTOR],
-        *[numba.int64, numba.int64, numba.int64, numba.int64, numba.float32[:, :, ::1]],
-        numba.boolean,
+        numba.float32[::1], *[WHOLE] * 4, *[WHOLE] * 3, OUTPUT, numba.boolean,
     ),
-    **_options,
+    **OPTIONS,
+)  # fmt: skip
+def write_rows(total, at, count, start, stop, z, y, x, out, add):  # type: ignore[no-untyped-def]
+    """Write pixels [start, stop) of `count` rows to out[z, y …, x …], or add them."""
+    _, ny, nx = out.shape
+    for j in range(start, stop, LANES):
+        row = y + j - start
+        to = (z * ny + row) * nx + x
+        if count == LANES and j + LANES <= stop:
+            if add:
+                add_transposed(total, at + j, ROW, out, to, nx)
+            else:
+                transpose(total, at + j, ROW, out, to, nx)
+        else:
+            for k in range(min(LANES, stop - j)):
+                for i in range(count):
+                    value = total[at + i * ROW + j + k]
+                    if add:
+                        value += out[z, row + k, x + i]
+                    out[z, row + k, x + i] = value
+
+
+@numba.njit(
+    numba.void(
+        *[ROWS, WHOLE, WHOLE, VECTOR, VECTOR, VECTOR, VECTOR, COUNTS, VECTOR],
+        *[WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, OUTPUT, numba.boolean],
+    ),
+    **OPTIONS,
 )
-def _accumulate_blocks(  # type: ignore[no-untyped-def]
-    rows, stride, columns, x_step, z_step, offset, weight, y_start, z_start, first, last, out, add
-):
-    """Fill or add to the blocks [first, last) of (z, x), for the y of one tile."""
+def _fill_blocks(  # type: ignore[no-untyped-def]
+    rows, stride, columns, x_step, z_step, offset, weight, whole, part,
+    n_rows, start, reach, z_start, first, last, out, add,
+):  # fmt: skip
+    """Fill or add to the blocks [first, last) of (z, x), from `reach` rows of the views."""
     nz, ny, nx = out.shape
-    length = rows.shape[1]
     blocks_x = (nx + BLOCK_X - 1) // BLOCK_X
-    voxels = BLOCK_Z * BLOCK_X
-    index = np.empty((voxels, VIEWS), np.int64)
-    left = np.empty((voxels, VIEWS), np.float32)
-    right = np.empty((voxels, VIEWS), np.float32)
-    count = np.empty(voxels, np.int64)
-    total = np.empty((voxels, length), np.float32)
+    voxels, n_views = BLOCK_Z * BLOCK_X, x_step.size
+    index = np.empty((n_views, voxels), np.int64)
+    left = np.empty((n_views, voxels), np.float32)
+    right = np.empty((n_views, voxels), np.float32)
+    total = np.empty(voxels * ROW + LANES, np.float32)
+    base = -(total.ctypes.data // 4) % LANES  # a vector must not lie in two lines of the cache
     for block in range(first, last):
         z_block, x_block = block // blocks_x * BLOCK_Z, block % blocks_x * BLOCK_X
         size_z, size_x = min(BLOCK_Z, nz - z_block), min(BLOCK_X, nx - x_block)
-        total[:] = 0
-        for first_view in range(0, x_step.size, VIEWS):
+        n = 0
+        for view in range(n_views):
+            seen = False
             for z in range(size_z):
-                for x in range(size_x):
-                    voxel, n = z * BLOCK_X + x, 0
-                    for view in range(first_view, min(first_view + VIEWS, x_step.size)):
-                        column = x_step[view] * (x_block + x) + (
-                            z_step[view] * (z_start + z_block + z) + offset[view]
-                        )
-                        if column >= 0 and column <= columns - 1:
-                            whole = min(int(column), columns - 2)
-                            index[voxel, n] = view * stride + whole
-                            right[voxel, n] = weight[view] * (column - whole)
-                            left[voxel, n] = weight[view] * (1.0 - (column - whole))
-                            n += 1
-                    while n % PASS:
-                        index[voxel, n] = index[voxel, n - 1]
-                        left[voxel, n] = right[voxel, n] = 0
-                        n += 1
-                    count[voxel] = n
+                plane = z_step[view] * (z_start + z_block + z) + offset[view]
+                for x in range(BLOCK_X):
+                    column = x_step[view] * (x_block + x) + plane
+                    near = min(max(int(column), 0), columns - 2)
+                    inside = column >= -EDGE and column <= columns - 1 + EDGE
+                    factor = weight[view] if inside else 0.0
+                    seen |= inside
+                    voxel = z * BLOCK_X + x
+                    index[n, voxel] = (view * stride + near) * ROW
+                    right[n, voxel] = factor * (column - near)
+                    left[n, voxel] = factor * (1.0 - (column - near))
+            n += seen
+        total[:] = 0
+        for k in range(0, n, VIEWS):
             for z in range(size_z):
                 for x in range(size_x):
                     voxel = z * BLOCK_X + x
-                    sums = total[voxel]
-                    for k in range(0, count[voxel], PASS):
-                        i, f, g = index[voxel, k:], left[voxel, k:], right[voxel, k:]
-                        f0, f1, f2, f3 = f[0], f[1], f[2], f[3]
-                        g0, g1, g2, g3 = g[0], g[1], g[2], g[3]
-                        a0, b0, a1, b1 = rows[i[0]], rows[i[0] + 1], rows[i[1]], rows[i[1] + 1]
-                        a2, b2, a3, b3 = rows[i[2]], rows[i[2] + 1], rows[i[3]], rows[i[3] + 1]
-                        # One chain from left to right: the sum does not depend on the passes.
-                        for y in range(length):
-                            sums[y] = (
-                                sums[y]
-                                + f0 * a0[y] + g0 * b0[y] + f1 * a1[y] + g1 * b1[y]
-                                + f2 * a2[y] + g2 * b2[y] + f3 * a3[y] + g3 * b3[y]
-                            )  # fmt: skip
+                    to, entry, count = base + voxel * ROW, k * voxels + voxel, min(VIEWS, n - k)
+                    add_rows(total, to, rows, index, left, right, entry, voxels, count)
         for z in range(size_z):
-            for y in range(min(length, ny - y_start)):
-                line = out[z_block + z, y_start + y]
+            shift, share = whole[z_block + z], np.float32(part[z_block + z])
+            at, end = base + z * BLOCK_X * ROW, n_rows
+            if share > 0:
+                end -= 1
                 for x in range(size_x):
-                    value = total[z * BLOCK_X + x, y]
-                    if add:
-                        value += line[x_block + x]
-                    line[x_block + x] = value
+                    sums = total[at + x * ROW : at + (x + 1) * ROW]
+                    for y in range(ROW - 1):
+                        sums[y] += share * (sums[y + 1] - sums[y])
+            # Row y of the volume is made of the views' rows y + shift and, by `share`, the next.
+            y = max(start - shift, 0)
+            stop = min(min(start + reach, end) - shift, ny)
+            if y < stop:
+                ahead = shift - start
+                write_rows(
+                    total, at, size_x, y + ahead, stop + ahead, z_block + z, y, x_block, out, add
+                )
+
+
+def aligned_empty(shape: tuple[int, ...]) -> Volume:
+    """Return an uninitialised array that begins where a line of the cache does."""
+    size = math.prod(shape)
+    memory = np.empty(size + LANES, dtype=np.float32)
+    start = -(memory.ctypes.data // 4) % LANES
+    return memory[start : start + size].reshape(shape)
+
+
+def row_stride(columns: int) -> int:
+    """Return the distance of views in transposed rows: a power of two crowds a cache's sets."""
+    return columns + (13 - columns) % 64
 
 
 def accumulate(
@@ -125,34 +168,36 @@ def accumulate(
     views: Volume,
     vectors: Vectors,
     weights: NDArray[np.float64],
+    row_shifts: NDArray[np.float64],
     z_start: int,
     *,
     add: bool,
 ) -> None:
     """Write to `out`, or add to it, the slab that `kernels.backproject` describes.
 
-    Uses ``numba.get_num_threads()`` threads, and memory for one tile of `TILE` rows of all views.
+    Voxels of planes whose row shift leads out of the views are left as they are. Uses
+    ``numba.get_num_threads()`` threads, and memory for `ROW` rows of all views.
     """
-    (n_views, ny, columns), (nz, _, nx) = views.shape, out.shape
+    (n_views, n_rows, columns), (nz, _, nx) = views.shape, out.shape
     x_step, z_step, offset = (np.ascontiguousarray(v, dtype=np.float64) for v in vectors)
-    tiles = -(-ny // TILE)
-    length = -(-ny // tiles // 16) * 16  # whole vectors
-    # The distance of views is no power of two, which would crowd them in few sets of the cache.
-    stride = columns + (13 - columns) % 64
-    rows = np.empty((n_views * stride, length), dtype=np.float32)
+    whole = np.floor(row_shifts).astype(np.int64)
+    part = row_shifts - whole
+    reach = ROW - 1 if part.any() else ROW
+    stride = row_stride(columns)
+    rows = aligned_empty((n_views * stride, ROW))
     blocks = -(-nz // BLOCK_Z) * -(-nx // BLOCK_X)
     threads = numba.get_num_threads()
     ends = np.linspace(0, blocks, min(blocks, 8 * threads) + 1).astype(int).tolist()
     with ThreadPoolExecutor(threads) as pool:
-        for y_start in range(0, ny, length):
+        for start in range(0, n_rows, reach):
 
-            def turn(view: int, y_start: int = y_start) -> None:
-                _turn_view(views, view, y_start, view * stride, rows)
+            def turn(view: int, start: int = start) -> None:
+                turn_rows(views, view, start, 0, n_rows, view * stride, rows)
 
-            def fill(piece: int, y_start: int = y_start) -> None:
-                _accumulate_blocks(
-                    rows, stride, columns, x_step, z_step, offset, weights,
-                    y_start, z_start, ends[piece], ends[piece + 1], out, add,
+            def fill(piece: int, start: int = start) -> None:
+                _fill_blocks(
+                    rows, stride, columns, x_step, z_step, offset, weights, whole, part,
+                    n_rows, start, reach, z_start, ends[piece], ends[piece + 1], out, add,
                 )  # fmt: skip
 
             list(pool.map(turn, range(n_views)))  # list: wait, and raise what they raised

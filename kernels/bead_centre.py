@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 
 from kernels.arrays import Array, to_host
 from kernels.bead_find import bead_profile
-from kernels.fourier import bin_images
+from kernels.reduce import reduce_image
 
 Floats = NDArray[np.float64]
 
@@ -96,7 +96,7 @@ def centre_beads(
         overlap too much none is found.
     """
     binning = max(1.0, diameter / SAMPLES / pixel_size)
-    host = np.asarray(to_host(bin_images(image, binning)), dtype=np.float32)
+    host = np.asarray(to_host(reduce_image(image, binning)), dtype=np.float32)
     step = pixel_size * binning
     ny, nx = host.shape
     size, m = diameter / step, box_size(diameter / step)

@@ -11,6 +11,7 @@ Floats = NDArray[np.float64]
 
 # Two surfaces are told apart where their distance exceeds so many spreads of both together.
 APART = 4.0
+LEAST_APART = 200.0  # Å: no ice is thinner with beads on both sides
 LEAST_ON_SURFACE = 2
 
 
@@ -66,7 +67,7 @@ def surfaces_of(points: Floats) -> Surfaces:
     left = centred[:, 2] - design @ fitted
     apart = float(fitted[2] - fitted[3])
     spread = float(np.sqrt((left**2).sum() / max(n - 4, 1)))
-    if apart < APART * spread:
+    if apart < max(APART * spread, LEAST_APART):
         return one
     return Surfaces(side, apart, (float(slope[0]), float(slope[1])))
 

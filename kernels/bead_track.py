@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, stats
 from scipy.spatial import cKDTree
 
-from kernels.align_coarse import move_view
+from kernels.align_coarse import move_view, stretch
 from kernels.bead_find import Candidates
 from kernels.bundle import Solution, solve
 from kernels.geometry import View, aligned_from_raw, image_matrix, tilt_rotation
@@ -35,7 +35,8 @@ DEPTH = 2500.0  # Å on both sides of the middle within which beads are looked f
 DEPTH_PRIOR = 600.0  # Å
 ADJUST_EVERY = 4  # views
 COVERED = 0.4  # share of the views it could be seen in, in which a bead must be seen
-LEAST_SEEN = 5  # views
+LEAST_SEEN = 4  # views
+LEAST_TRACKS = 3
 CHANCE = 1e-3  # of a track by accident, among all that were tried
 
 
@@ -87,10 +88,13 @@ def link(
     none = Linked(_tracks([], len(views), sigma), None, np.zeros(0))
     if grown is None:
         return none
-    linked = _relinked(candidates, grown, NEAR * diameter, field, views, sigma)
-    if linked.solution is None:
-        return linked
-    return _relinked(candidates, linked.solution, NEARER * diameter, field, views, sigma)
+    for _ in range(2):  # all beads are known now: views that were misled are found
+        again = _revoted(candidates, grown, diameter, search)
+        linked = _relinked(candidates, again, NEAR * diameter, field, views, sigma)
+        if linked.solution is None:
+            return linked
+        grown = linked.solution
+    return _relinked(candidates, grown, NEARER * diameter, field, views, sigma)
 
 
 def link_again(
@@ -118,7 +122,7 @@ def _relinked(
 ) -> Linked:
     known = solution.points[np.isfinite(solution.points).all(axis=1)]
     found = _in_space(candidates, solution.views, known, reach, field)
-    if not found:
+    if len(found) < LEAST_TRACKS:  # one track fits any views, for their shifts are free
         return Linked(_tracks([], len(views), sigma), None, np.zeros(0))
     tracks = _tracks([row for row, _ in found], len(views), sigma, candidates)
     again = solve(tracks, views, with_errors=False)
@@ -167,7 +171,9 @@ def _grow(
         if rows:
             points, spread = _places(rows, candidates, now, sigma)
             worth = np.array([len(row) for row in rows], dtype=np.float64)
-            now[i] = _voted(found, points, worth, now[i], diameter, search)
+            before = now[i]
+            now[i] = _voted(found, points, worth, before, diameter, search)
+            _carry(now, i, before, order[count + 1 :])
             _assign(rows, i, found, points, spread, now[i], diameter)
         taken = {row[i] for row in rows if i in row}
         done = order[: count + 1]
@@ -183,9 +189,13 @@ def _grow(
                 tracks = _tracks(long, len(views), sigma, candidates)
                 solution = solve(tracks, views, with_errors=False, rounds=25)
                 moved = {v for row in long for v in row}
-                shift = _carried(now, solution.views, moved, order[: count + 1])
+                before_all, turned = list(now), _turned(now, solution.views, moved, done)
                 for k in order:
-                    now[k] = solution.views[k] if k in moved else _followed(now[k], shift)
+                    now[k] = solution.views[k] if k in moved else turned_by(now[k], turned)
+                for side in (1, -1):
+                    last = [k for k in done if k in moved and views[k].tilt * side >= 0]
+                    if last:
+                        _carry(now, last[-1], before_all[last[-1]], order[count + 1 :])
     return solution
 
 
@@ -195,7 +205,7 @@ def _lives(row: Row, done: Sequence[int]) -> bool:
     return since < 4 or len(row) >= COVERED * since
 
 
-def _carried(
+def _turned(
     before: Sequence[View], after: Sequence[View], moved: set[int], done: Sequence[int]
 ) -> float:
     """Return how the axis turned [degrees], for the views that are still to come."""
@@ -203,8 +213,45 @@ def _carried(
     return float(np.median(turns)) if turns else 0.0
 
 
-def _followed(view: View, turn: float) -> View:
+def turned_by(view: View, turn: float) -> View:
+    """Return a view with its axis turned by so many degrees."""
     return replace(view, axis=view.axis + turn)
+
+
+def _carry(now: list[View], i: int, before: View, following: Sequence[int]) -> None:
+    """Move the views beyond view `i`, on its side, as much as that was moved.
+
+    Coarse shifts are good between neighbours; what is wrong with one is wrong with the next.
+    """
+    shift = np.array(
+        [now[i].shift_x - before.shift_x, now[i].shift_y - before.shift_y], dtype=np.float64
+    )
+    x, y = np.linalg.solve(image_matrix(now[i]), shift)
+    for k in following:
+        if now[k].tilt * now[i].tilt >= 0:
+            ratio = stretch(now[k].tilt) / stretch(now[i].tilt)
+            now[k] = move_view(now[k], float(y), float(x) * ratio)
+
+
+def _revoted(
+    candidates: Sequence[Candidates | None], solution: Solution, diameter: float, search: float
+) -> Solution:
+    """Return the solution with views moved to where more candidates meet its points."""
+    points = solution.points[np.isfinite(solution.points).all(axis=1)]
+    worth = np.ones(len(points))
+    views = list(solution.views)
+
+    def met(found: Candidates, view: View) -> int:
+        expected = points @ tilt_rotation(view)[:2].T
+        distance, _ = cKDTree(aligned_from_raw(found.xy, view)).query(expected)
+        return int((distance <= NEAR * diameter).sum())
+
+    for i, found in enumerate(candidates):
+        if found is not None and len(found):
+            voted = _voted(found, points, worth, views[i], diameter, search)
+            if met(found, voted) > met(found, views[i]):
+                views[i] = voted
+    return replace(solution, views=tuple(views))
 
 
 def _places(
@@ -258,7 +305,7 @@ def _voted(
     cell = 0.1 * diameter
     bins = 2 * int(np.ceil(search / cell)) + 1
     edges = (np.arange(bins + 1) - bins / 2) * cell
-    votes, _, _ = np.histogram2d(*apart.T, bins=[edges, edges], weights=weights)
+    votes, _ = np.histogramdd(apart, bins=[edges, edges], weights=weights)
     votes = ndimage.gaussian_filter(votes, 0.5 * NEAR * diameter / cell, mode="constant")
     # Of equal votes, the smaller move.
     steps = np.arange(bins) - bins // 2

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from kernels.bundle_model import Model, mixing, numbers_of, views_of
+from kernels.bundle_model import VARIABLES, WIDTH, Model, mixing, numbers_of, views_of
 from kernels.bundle_system import Local, State, normal_equations, predicted
 from kernels.deformation import Deformation
 from kernels.geometry import View, fit_points
@@ -54,7 +54,8 @@ class Solution:
     factor : float
         By which the stated standard errors are to be multiplied.
     errors : (n_views, 8)
-        Standard errors of the views' numbers (`bundle_model.VARIABLES`, shifts), 0 if fixed.
+        Standard errors of the views' numbers (`bundle_model.VARIABLES`, shifts), 0 if fixed; of
+        what no image can tell, such as the common magnification, the error is left out.
     measurements, unknowns : int
     """
 
@@ -200,7 +201,8 @@ def solve(
         covariance = system.covariance()[: mix.shape[1], : mix.shape[1]]
         # Observations pay for the parameters that they determine.
         paid = max(1.0, 2 * left.sum()) / max(2 * left.sum() - unknowns, 1.0)
-        variances = ((wide @ covariance) * wide).sum(axis=1) * paid
+        told = _without_gauge(wide, state, used)
+        variances = ((told @ covariance) * told).sum(axis=1) * paid
         errors = np.sqrt(np.maximum(variances, 0)).reshape(base.shape)
     solved = views_of(state.numbers, views)
     return Solution(
@@ -217,6 +219,22 @@ def solve(
         local=local,
         coefficients=state.coefficients if local else None,
     )
+
+
+def _without_gauge(mix: Floats, state: State, used: NDArray[np.bool_]) -> Floats:
+    """Return the mixing without what no image can tell: its errors would be those of the priors.
+
+    The common magnification, tilt and x-axis tilt, and where the specimen's origin lies.
+    """
+    n = len(used)
+    told = mix.reshape(n, WIDTH, -1).copy()
+    for k in (VARIABLES.index(name) for name in ("magnification", "tilt", "x_tilt")):
+        told[used, k] -= told[used, k].mean(axis=0)
+    moved = np.einsum("nab,nbc->nac", state.matrices, state.rotations[:, :2])[used].reshape(-1, 3)
+    shifts = told[used, -2:].reshape(2 * int(used.sum()), -1)
+    shifts = shifts - moved @ np.linalg.lstsq(moved, shifts, rcond=None)[0]
+    told[used, -2:] = shifts.reshape(int(used.sum()), 2, -1)
+    return told.reshape(mix.shape)
 
 
 def _triangulated(tracks: Tracks, views: Sequence[View]) -> Floats:

@@ -148,13 +148,14 @@ def derivatives(
     time = time_terms(local.times, local.powers)[tracks.view]
     by_local = np.einsum("mxa,ms,mt->mxast", by_point, space, time).reshape(m, 2, -1)
     # A point that is elsewhere is also moved by another amount.
-    step = 1e-3 * local.half_width
+    step = 1e-4 * local.half_width
+    plain = by_point.copy()
     for axis in range(2):
         ahead = state.points.copy()
         ahead[:, axis] += step
         change = moved_points(ahead, tracks, local, state.coefficients) - places
         change[:, axis] -= step
-        by_point[:, :, axis] += np.einsum("mab,mb->ma", by_point, change) / step
+        by_point[:, :, axis] += np.einsum("mab,mb->ma", plain, change) / step
     return by_view, by_point, by_local
 
 

@@ -18,7 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kernels.geometry import View, tilt_rotation
+from kernels.fourier import Shape
+from kernels.geometry import View, midplane_points, raw_from_aligned, tilt_rotation
+from kernels.resample import Field, row_matrix
 
 Floats = NDArray[np.float64]
 
@@ -73,3 +75,55 @@ def seen_displacements(
 ) -> Floats:
     """Return what a view sees of D in the aligned frame, (n, 2) as Δx′, Δy′ [Å]."""
     return displacements(deformation, points, time) @ tilt_rotation(view)[:2].T
+
+
+def field_of_view(
+    deformation: Deformation,
+    view: View,
+    time: float,
+    shape: Shape,
+    pixel_size: float,
+    step: int = 32,
+    midplane: float = 0.0,
+    *,
+    rows: bool = False,
+) -> Field:
+    """Return the displacement that undoes a deformation when a view is resampled.
+
+    Each pixel moves as the specimen's point of the mid-plane seen there does: D does not depend
+    on Z, but rays cross several X, so that points off the mid-plane by Z are given the D of a
+    point Z·tan θ away.
+
+    Parameters
+    ----------
+    deformation : Deformation
+    view : View
+    time : float
+        Of the view, 0 to 1.
+    shape : (ny, nx)
+        Of the aligned image.
+    pixel_size : float
+        Of the aligned image [Å].
+    step : int
+        Pixels between nodes.
+    midplane : float
+        Z of the mid-plane [Å].
+    rows : bool
+        As of `resample.resample_view`.
+
+    Returns
+    -------
+    Field
+
+    Raises
+    ------
+    ValueError
+        If the beam runs along the mid-plane (tilt of 90°).
+    """
+    y, x = ((np.arange((n - 1) // step + 2) * step - n // 2) * pixel_size for n in shape)
+    places = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    to_aligned = row_matrix(view) if rows else np.eye(2)
+    points = midplane_points(raw_from_aligned(places @ to_aligned.T, view), view, midplane)
+    seen = seen_displacements(deformation, points, time, view) @ np.linalg.inv(to_aligned).T
+    nodes = seen[:, ::-1].reshape(len(y), len(x), 2) / pixel_size
+    return Field(nodes.astype(np.float32), step)

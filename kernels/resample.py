@@ -1,7 +1,11 @@
-"""Resample a raw view into the aligned frame: one quintic B-spline interpolation."""
+"""Resample a raw view into the aligned frame: one quintic B-spline interpolation.
+
+Deformation of the specimen and x-axis tilt are undone in the same interpolation.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import pi
 from typing import Any
 
@@ -10,10 +14,11 @@ import scipy.fft
 from numba import njit
 from numba.extending import register_jitable
 from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import map_coordinates
 
 from kernels.arrays import Array, asarray_like, is_numpy, namespace
 from kernels.fourier import Shape, bin_images, binned_shape, irfft2, rfft2
-from kernels.geometry import View, image_matrix
+from kernels.geometry import View, image_matrix, tilt_rotation
 
 # The quintic B-spline's polynomials in the distance: within 1, from 1 to 2, from 2 to 3. They are
 # float32, or the compiled body would work in double precision.
@@ -23,6 +28,24 @@ MIDDLE = tuple(np.float32(c) for c in (17 / 40, 5 / 8, -7 / 4, 5 / 4, -3 / 8, 1 
 OUTER = np.float32(1 / 120)
 # Rounding must not put a pixel of the outermost row outside [pixels].
 EDGE = 1e-3
+NO_NODES = np.zeros((0, 0, 2), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Field:
+    """A smooth displacement of the places that are sampled, linear between nodes.
+
+    Attributes
+    ----------
+    nodes : (rows, columns, 2) float32
+        y and x [pixels of the result], at those of its pixels that are multiples of `step`, and
+        one row and column beyond; see `deformation.field_of_view`.
+    step : int
+        Pixels between nodes.
+    """
+
+    nodes: NDArray[np.float32]
+    step: int
 
 
 def resample_view(
@@ -32,6 +55,9 @@ def resample_view(
     out_shape: Shape,
     binning: float = 1.0,
     fill: float | None = None,
+    *,
+    rows: bool = False,
+    field: Field | None = None,
 ) -> Array:
     """Resample a raw image into the aligned frame, where the tilt axis runs along y.
 
@@ -51,13 +77,28 @@ def resample_view(
         Raw pixels per aligned pixel. The raw image is first reduced by Fourier cropping.
     fill : float, optional
         Value outside of the raw image; the image's mean by default.
+    rows : bool
+        Make the specimen's rows, for back-projection with x-axis tilt (`row_matrix`); without
+        x-axis tilt they are the aligned frame's.
+    field : Field, optional
+        Deformation to undo.
 
     Returns
     -------
     (out ny, out nx) float32
     """
-    matrix, offset = sampling(view, pixel_size, image.shape[-2:], out_shape, binning)
-    return resample(bin_images(image, binning), matrix, offset, out_shape, fill)
+    matrix, offset = sampling(view, pixel_size, image.shape[-2:], out_shape, binning, rows=rows)
+    return resample(bin_images(image, binning), matrix, offset, out_shape, fill, field)
+
+
+def row_matrix(view: View) -> NDArray[np.float64]:
+    """Return the 2×2 matrix that takes the specimen's rows (u, v) to aligned (x′, y′).
+
+    Columns of constant u are the images of lines along Y, so that all of a line's points lie in
+    one column; rows of constant v still run along x′, as the ramp filter needs.
+    """
+    along = tilt_rotation(view)[:2, 1]
+    return np.array([[1.0, along[0]], [0.0, along[1]]])
 
 
 def sampling(
@@ -67,6 +108,8 @@ def sampling(
     out_shape: Shape,
     binning: float = 1.0,
     reduced: Shape | None = None,
+    *,
+    rows: bool = False,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return matrix and offset that take aligned indices (iy, ix) to binned raw indices.
 
@@ -81,6 +124,8 @@ def sampling(
         Raw pixels per aligned pixel.
     reduced : (ny, nx), optional
         Of the raw image reduced by `binning`; that of `fourier.bin_images` by default.
+    rows : bool
+        As of `resample_view`.
 
     Returns
     -------
@@ -90,7 +135,8 @@ def sampling(
     """
     new = reduced or binned_shape(shape, binning)[0]
     # geometry speaks (x, y), arrays (y, x): both axes of the matrix are reversed.
-    matrix = image_matrix(view)[::-1, ::-1]
+    both = image_matrix(view) @ row_matrix(view) if rows else image_matrix(view)
+    matrix = both[::-1, ::-1]
     shift = np.array([view.shift_y, view.shift_x]) / (pixel_size * binning)
     centre, out_centre = (np.array([n // 2 for n in s], dtype=np.float64) for s in (new, out_shape))
     return matrix, centre + shift - matrix @ out_centre
@@ -102,8 +148,11 @@ def resample(
     offset: ArrayLike,
     out_shape: Shape,
     fill: float | None = None,
+    field: Field | None = None,
 ) -> Array:
     """Interpolate an image at ``matrix @ (iy, ix) + offset`` by quintic B-splines.
+
+    With a field it is interpolated at ``matrix @ ((iy, ix) + field(iy, ix)) + offset``.
 
     Parameters
     ----------
@@ -115,10 +164,16 @@ def resample(
     out_shape : (ny, nx)
     fill : float, optional
         Value of pixels that fall outside of `image`; its mean by default.
+    field : Field, optional
 
     Returns
     -------
     out_shape float32
+
+    Raises
+    ------
+    ValueError
+        If the image is no image, or the field's nodes do not cover the result.
 
     Notes
     -----
@@ -132,6 +187,9 @@ def resample(
     """
     if image.ndim != 2:
         raise ValueError(f"image has {image.ndim} axes, expected 2: (ny, nx)")
+    expected = field and tuple((n - 1) // field.step + 2 for n in out_shape)
+    if field is not None and field.nodes.shape != (*(expected or ()), 2):
+        raise ValueError(f"nodes are {field.nodes.shape}, expected {expected} with y and x")
     xp = namespace(image)
     host_matrix = np.ascontiguousarray(matrix, dtype=np.float64)
     host_offset = np.ascontiguousarray(offset, dtype=np.float64)
@@ -140,9 +198,10 @@ def resample(
     if is_numpy(image):
         out = np.empty(out_shape, dtype=np.float32)
         wrapped = np.pad(coefficients, ((2, 3), (2, 3)), mode="wrap")
-        _sample(wrapped, host_matrix, host_offset, np.float32(outside), out)
+        nodes, step = (NO_NODES, 1) if field is None else (field.nodes, field.step)
+        _sample(wrapped, host_matrix, host_offset, nodes, step, np.float32(outside), out)
         return out
-    return sample_reference(coefficients, host_matrix, host_offset, out_shape, outside)
+    return sample_reference(coefficients, host_matrix, host_offset, out_shape, outside, field)
 
 
 def spline_coefficients(image: Array) -> Array:
@@ -160,6 +219,7 @@ def sample_reference(
     offset: NDArray[np.float64],
     out_shape: Shape,
     fill: float,
+    field: Field | None = None,
 ) -> Array:
     """Evaluate a spline in any array namespace: the reference of the compiled body.
 
@@ -167,13 +227,19 @@ def sample_reference(
     ----------
     coefficients : (ny, nx) float32
         From `spline_coefficients`.
-    matrix, offset, out_shape, fill
+    matrix, offset, out_shape, fill, field
         As in `resample`.
     """
     xp = namespace(coefficients)
     ny, nx = coefficients.shape
     # Positions in double precision on the host: float32 is only good to 1e-4 px at 2000 px.
     rows, columns = np.indices(out_shape, dtype=np.float64)
+    if field is not None:
+        places = [rows / field.step, columns / field.step]
+        down, across = (
+            map_coordinates(field.nodes[..., i].astype(np.float64), places, order=1) for i in (0, 1)
+        )
+        rows, columns = rows + down, columns + across
     y = matrix[0, 0] * rows + matrix[0, 1] * columns + offset[0]
     x = matrix[1, 0] * rows + matrix[1, 1] * columns + offset[1]
     inside = (y >= -EDGE) & (y <= ny - 1 + EDGE) & (x >= -EDGE) & (x <= nx - 1 + EDGE)
@@ -217,14 +283,30 @@ def _outer(d: Any) -> Any:
     return OUTER * d * square * square
 
 
+@register_jitable(inline="always")
+def _between(nodes: Any, axis: Any, i: Any, j: Any, f: Any, g: Any) -> Any:
+    """Return one component of a displacement, linear between four nodes."""
+    low = nodes[i, j, axis] + g * (nodes[i, j + 1, axis] - nodes[i, j, axis])
+    high = nodes[i + 1, j, axis] + g * (nodes[i + 1, j + 1, axis] - nodes[i + 1, j, axis])
+    return low + f * (high - low)
+
+
 # One thread: the views of a series are spread over workers, and the loop lets others run.
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
-def _sample(coefficients: Any, matrix: Any, offset: Any, fill: Any, out: Any) -> None:
+def _sample(
+    coefficients: Any, matrix: Any, offset: Any, nodes: Any, step: Any, fill: Any, out: Any
+) -> None:
     ny, nx = coefficients.shape[0] - 5, coefficients.shape[1] - 5
     for row in range(out.shape[0]):
+        i, f = row // step, row % step / step
         for column in range(out.shape[1]):
-            y = matrix[0, 0] * row + matrix[0, 1] * column + offset[0]
-            x = matrix[1, 0] * row + matrix[1, 1] * column + offset[1]
+            v, u = float(row), float(column)
+            if nodes.size:
+                j, g = column // step, column % step / step
+                v += _between(nodes, 0, i, j, f, g)
+                u += _between(nodes, 1, i, j, f, g)
+            y = matrix[0, 0] * v + matrix[0, 1] * u + offset[0]
+            x = matrix[1, 0] * v + matrix[1, 1] * u + offset[1]
             if not (-EDGE <= y <= ny - 1 + EDGE and -EDGE <= x <= nx - 1 + EDGE):
                 out[row, column] = fill
                 continue
@@ -232,9 +314,9 @@ def _sample(coefficients: Any, matrix: Any, offset: Any, fill: Any, out: Any) ->
             weights = _weights(np.float32(y - iy))
             x0, x1, x2, x3, x4, x5 = _weights(np.float32(x - ix))
             total = np.float32(0)
-            for j in range(6):
-                line = coefficients[iy + j]
-                total += weights[j] * (
+            for k in range(6):
+                line = coefficients[iy + k]
+                total += weights[k] * (
                     x0 * line[ix]
                     + x1 * line[ix + 1]
                     + x2 * line[ix + 2]

@@ -57,16 +57,93 @@ def ramp(n: int, cutoff: float = 0.35, falloff: float = 0.05) -> Filter:
     ValueError
         If cutoff or fall-off are negative.
     """
-    if cutoff < 0 or falloff < 0:
-        raise ValueError(f"cutoff {cutoff} and fall-off {falloff} must not be negative")
     frequency = scipy.fft.rfftfreq(n)
     values = np.where(frequency == 0, RAMP_DC / n, frequency)
-    beyond = np.maximum(frequency - cutoff, 0)
+    return (values * fall_off(n, cutoff, falloff)).astype(np.float32)
+
+
+def fall_off(n: int, cutoff: float, falloff: float) -> NDArray[np.float64]:
+    """Return the factor (n // 2 + 1,) that `ramp` has: 1, and beyond `cutoff` a Gaussian.
+
+    Raises
+    ------
+    ValueError
+        If cutoff or fall-off are negative.
+    """
+    if cutoff < 0 or falloff < 0:
+        raise ValueError(f"cutoff {cutoff} and fall-off {falloff} must not be negative")
+    beyond = np.maximum(scipy.fft.rfftfreq(n) - cutoff, 0)
     if falloff > 0:
-        values = values * np.exp(-0.5 * (beyond / falloff) ** 2)
-    else:
-        values = values * (beyond < 1e-9)
-    return values.astype(np.float32)
+        return np.exp(-0.5 * (beyond / falloff) ** 2)
+    return (beyond < 1e-9).astype(np.float64)
+
+
+def exact(
+    n: int, tilts: ArrayLike, thickness: float, cutoff: float = 0.35, falloff: float = 0.05
+) -> Filter:
+    """Return the exact filter [1]_ of each view, for a specimen of a given thickness.
+
+    ``W_i(k) = 1 / (D · Σ_j max(0, 1 − k · D · |sin(θ_j − θ_i)|))``: in Fourier space a view fills
+    a sheet 1 / D thick, and what several views measure is shared among them. Well above k = 1 / D
+    it is the ramp times the angular step, and beyond the resolution that the views allow it is
+    flat. Back-project with weights 1: the steps are in it.
+
+    Parameters
+    ----------
+    n : int
+        Length of the (padded) rows.
+    tilts : (n_views,)
+        Tilt angles in any order [degrees].
+    thickness : float
+        D, the diameter of what is reconstructed [pixels].
+    cutoff, falloff : float
+        As of `ramp`.
+
+    Returns
+    -------
+    (n_views, 1, n // 2 + 1) float32
+        At frequency 0 no more than the ramp has there (IMOD's limit).
+
+    Raises
+    ------
+    ValueError
+        If the thickness is not positive.
+
+    References
+    ----------
+    .. [1] G. Harauz & M. van Heel, Optik 73:146 (1986)
+    """
+    if not thickness > 0:
+        raise ValueError(f"thickness is {thickness} pixels, it must be positive")
+    angles = np.radians(np.asarray(tilts, dtype=np.float64))
+    apart = np.abs(np.sin(angles[:, None] - angles))
+    frequency = scipy.fft.rfftfreq(n)
+    overlap = np.stack(
+        [np.maximum(0, 1 - thickness * k * apart).sum(axis=1) for k in frequency], axis=1
+    )
+    values = 1 / (thickness * overlap)
+    values[:, 0] = np.minimum(values[:, 0], RAMP_DC * values[:, 1])
+    return (values * fall_off(n, cutoff, falloff)).astype(np.float32)[:, None, :]
+
+
+def log_intensity(image: Array, offset: float = 0.0, least: float = 0.01) -> Array:
+    """Return the natural logarithm of ``image + offset``: line integrals of the attenuation.
+
+    Values below the part `least` of the mean, which no specimen causes, are taken as that.
+    Matter stays dark.
+
+    Raises
+    ------
+    ValueError
+        If the mean is not positive.
+    """
+    xp = namespace(image)
+    shifted = image + offset
+    mean = float(xp.mean(shifted))
+    if not mean > 0:
+        raise ValueError(f"mean is {mean:g} with offset {offset:g}: a logarithm needs more than 0")
+    floor = xp.zeros_like(shifted) + least * mean
+    return xp.log(xp.maximum(shifted, floor))
 
 
 def hamming_like(n: int, start: float) -> Filter:
@@ -151,7 +228,7 @@ def angular_steps(tilts: ArrayLike, neighbours: int = 2) -> NDArray[np.float64]:
 
 
 def filter_views(views: Array, row_filter: Filter) -> Array:
-    """Multiply the Fourier transform of each row of aligned views by `row_filter`.
+    """Multiply the Fourier transform of each row of aligned views by a filter.
 
     Rows are padded to the filter's length; the padding leads linearly from the mean of the last
     3 pixels to that of the first 3, so that the row has no jump where it wraps around.
@@ -159,7 +236,7 @@ def filter_views(views: Array, row_filter: Filter) -> Array:
     Parameters
     ----------
     views : (..., ny, nx) float32
-    row_filter : (n // 2 + 1,)
+    row_filter : (n // 2 + 1,), or (n_views, 1, n // 2 + 1)
         For even n ≥ nx, such as ``ramp(padded_width(nx))``.
 
     Returns
@@ -172,7 +249,7 @@ def filter_views(views: Array, row_filter: Filter) -> Array:
         If the filter is shorter than a row.
     """
     xp = namespace(views)
-    nx, n = views.shape[-1], 2 * (len(row_filter) - 1)
+    nx, n = views.shape[-1], 2 * (row_filter.shape[-1] - 1)
     if n < nx:
         raise ValueError(f"filter is for rows of {n} pixels, the views have {nx}")
     factor = asarray_like(np.asarray(row_filter, dtype=np.float32), views)

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from kernels.align_matching import centre_across, move_origin
 from kernels.bead_select import surfaces_of
 from kernels.bundle import Solution, solve
 from kernels.bundle_model import VARIABLES, Model
 from kernels.bundle_select import Selected, Tried, left_out, select
 from kernels.bundle_system import Local
+from kernels.fourier import Shape
 from kernels.geometry import View
+from kernels.matching_sweep import centre_across, move_origin
 from kernels.tracks import Tracks
 from tasks.alignment import DEFORMATION, dose_times, stored
 from tasks.bead_store import read_tracks, write_tracks
@@ -92,6 +93,7 @@ def align(
             "beads": _beads(tracks, solution),
             "doubtful": _doubtful(tracks, solution, parameters.threshold),
             "variables": _variables(solution, used),
+            "shape": list(_shape(work)),
             "diameter_A": work.input("fiducials").attributes().get("diameter_A"),
             DEFORMATION: stored(solution.deformation, times),
         },
@@ -104,15 +106,20 @@ def _tracks(work: Work, parameters: AlignParameters) -> Tracks:
     path = file_of(parameters, "beads_from", work.series.name)
     views = len(work.record.views)
     if path is not None:
-        _, rows, columns = work.input("erase" if "erase" in work.keys else "motion").images().shape
         before = read_tracks(found, views)[0] if "tracks" in found.group() else None
-        return tracks_from_table(path, views, (rows, columns), work.image_pixel_size, before)
+        return tracks_from_table(path, views, _shape(work), work.image_pixel_size, before)
     if not found.attributes().get(ENOUGH):
         raise UnusableData(
             f"{work.series.name}: {found.attributes()['message']}: "
             "--set reconstruct.alignment=markerfree, or give beads by --beads-from"
         )
     return read_tracks(found, views)[0]
+
+
+def _shape(work: Work) -> Shape:
+    """Return (ny, nx) of the views."""
+    _, rows, columns = work.input("motion").images().shape
+    return int(rows), int(columns)
 
 
 def _start(work: Work) -> list[View]:

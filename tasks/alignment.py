@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.deformation import Deformation
+from kernels.deformation import Deformation, field_of_view
+from kernels.fourier import Shape
+from kernels.geometry import View
+from kernels.resample import Field
 from tasks.record import TiltSeries
 from tasks.store import Result
 
@@ -35,6 +38,37 @@ def stored(deformation: Deformation | None, times: NDArray[np.float64]) -> dict[
         "half_width_A": deformation.half_width,
         "times": times.tolist(),
     }
+
+
+def field_for(
+    held: tuple[Deformation, list[float]] | None,
+    view: View,
+    index: int,
+    shape: Shape,
+    pixel_size: float,
+    *,
+    rows: bool = False,
+) -> Field | None:
+    """Return the displacement with which view `index` is resampled, None without deformation.
+
+    Parameters
+    ----------
+    held
+        Of `deformation_of`.
+    view, index
+        Of the view, and its number from 0.
+    shape : (ny, nx)
+        Of the resampled view.
+    pixel_size : float
+        Of it [Å].
+    rows : bool
+        As of `kernels.resample.resample_view`.
+    """
+    if held is None:
+        return None
+    deformation, times = held
+    step = max(4, min(32, min(shape) // 8))
+    return field_of_view(deformation, view, times[index], shape, pixel_size, step, rows=rows)
 
 
 def deformation_of(alignment: Result) -> tuple[Deformation, list[float]] | None:

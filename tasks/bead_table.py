@@ -57,12 +57,14 @@ def tracks_from_table(
     view = np.array([row.view - 1 for row in rows], dtype=np.int64)
     middle = np.array([shape[1] // 2, shape[0] // 2])
     xy = (np.array([(row.x_px, row.y_px) for row in rows]) - middle) * pixel_size
-    sigma = np.full(len(rows), BY_HAND * pixel_size)
+    sigma = np.array([row.sigma_px or BY_HAND for row in rows]) * pixel_size
     if before is not None and len(before.view):
-        for k in range(len(rows)):
+        for k in range(len(rows)):  # a place that was moved by hand has no standard error any more
             same = before.view == view[k]
             apart = np.abs(before.xy[same] - xy[k]).max(axis=1) / pixel_size
             if len(apart) and apart.min() <= SAME:
                 sigma[k] = before.sigma[same][np.argmin(apart)]
+            else:
+                sigma[k] = BY_HAND * pixel_size
     point = np.array([markers[row.marker] for row in rows], dtype=np.int64)
     return Tracks(view, point, xy, sigma, n_views, len(markers))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,9 @@ import zarr
 from numpy.typing import NDArray
 
 from tasks.errors import NotThere, WrongParameter
+from tasks.export_aretomo import write_aretomo
 from tasks.export_ctf import write_defoci
+from tasks.export_fiducials import write_beads
 from tasks.export_imod import Say, write_angles, write_reconstruction
 from tasks.export_motion import write_motion
 from tasks.export_stacks import write_stacks
@@ -26,7 +28,7 @@ from tasks.steps import ALIGNMENTS
 from tasks.store import Result, Series, parse_project
 from tasks.tables import current_result
 
-Target = Literal["imod", "mrc"]
+Target = Literal["imod", "aretomo", "mrc"]
 
 SLAB_BYTES = 512 * 2**20  # of a tomogram that are read at once; its bricks are many slices deep
 FLOAT32 = 2  # MRC mode: many programs cannot read 16-bit floats
@@ -44,6 +46,10 @@ class Source:
     motion, tomogram, ctf : Result or None
     alignment : str or None
         Step that decided the geometry.
+    beads : Result or None
+        That of an alignment by beads, if it is this one.
+    keys : mapping of str to str
+        Step → key of every result that these rest on.
     """
 
     series: Series
@@ -52,6 +58,8 @@ class Source:
     alignment: str | None
     tomogram: Result | None
     ctf: Result | None
+    beads: Result | None
+    keys: Mapping[str, str]
 
     @property
     def pixel_size(self) -> float:
@@ -82,11 +90,12 @@ def export_series(
     project, series, branch
         What to export. Images, geometry and exclusions are those that the branch's tomogram was
         made from, even where the branch has moved on since.
-    to : {'imod', 'mrc'}
+    to : {'imod', 'aretomo', 'mrc'}
         imod: ``out/TS_01/`` with stack, transforms, angles, defoci, tomogram, motion and
-        the command files with which IMOD makes the same tomogram. mrc: ``out/TS_01.st``, its odd
-        and even halves, the dose-weighted sums if there are, motion, ``out/TS_01_rec.mrc``, and
-        what `preprocess` and `transform` have made.
+        the command files with which IMOD makes the same tomogram. aretomo: ``out/TS_01/`` with
+        stack, .aln (local shifts included), list of angles and doses, tomogram. mrc:
+        ``out/TS_01.st``, its odd and even halves, the dose-weighted sums if there are, motion,
+        ``out/TS_01_rec.mrc``, and what `preprocess` and `transform` have made.
     out : Path
         Folder, made where it does not exist.
     say : callable, optional
@@ -122,6 +131,14 @@ def export_series(
         return [out / name for name in files]
     with _placed(out, out / series, series) as folder:
         _write_images(folder, source, say)
+        if to == "aretomo":
+            if source.motion is None or source.alignment is None:
+                raise NotThere(f"{series}: not aligned on branch {branch}: nothing for AreTomo")
+            of_alignment = of.result(source.alignment, source.keys[source.alignment])
+            write_aretomo(folder, source.record, source.motion, of_alignment, source.pixel_size)
+            _write_tomogram(folder, source, say)
+            files = _names(folder)
+            return [out / series / name for name in files]
         write_angles(folder, source.record, source.alignment)
         if source.motion is not None:
             write_motion(
@@ -133,6 +150,8 @@ def export_series(
             write_reconstruction(
                 folder, source.record, (images[2], images[1]), source.pixel_size, source.tomogram
             )
+            if source.beads is not None:
+                write_beads(folder, source.record, source.beads, source.pixel_size)
         else:
             say(f"{series}: not aligned on branch {branch}: no .xf, .tlt, newst.com and tilt.com")
         _write_tomogram(folder, source, say)
@@ -170,7 +189,10 @@ def find_source(series: Series, branch: str, say: Say = lambda line: None) -> So
     if found["ctf"] is not None:
         keys["ctf"] = found["ctf"].key
     motion = series.result("motion", keys["motion"]) if "motion" in keys else None
-    return Source(series, series.record_of(keys), motion, alignment, tomogram, found["ctf"])
+    beads = series.result("align", keys["align"]) if alignment == "align" else None
+    return Source(
+        series, series.record_of(keys), motion, alignment, tomogram, found["ctf"], beads, keys
+    )
 
 
 def _origins(result: Result) -> dict[str, str]:

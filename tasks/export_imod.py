@@ -7,6 +7,7 @@ from math import ceil
 from pathlib import Path
 
 from kernels.align_coarse import aligned_shape
+from kernels.geometry import image_matrix
 from tasks.formats.imod import write_tilts, write_xf
 from tasks.formats.imod_commands import write_newst, write_tilt
 from tasks.formats.imod_geometry import aligned_origin, tilt_volume, xf_from_view
@@ -77,8 +78,7 @@ def write_reconstruction(
     volume = tilt_volume(*stack, (shape[0], shape[1], shape[2]), binning, (x, y, z))
     transforms = [
         xf_from_view(
-            view.axis,
-            view.magnification,
+            image_matrix(view),
             view.shift_x / pixel_size,
             view.shift_y / pixel_size,
             *size,

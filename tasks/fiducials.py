@@ -31,8 +31,11 @@ from tasks.work import Outcome, Work, begin, step_task
 # A bead that is centred must look like the others: correlation with their mean, and strength.
 LEAST_ALIKE, WEAKEST, STRONGEST = 0.5, 0.4, 2.0
 REACH = 0.15  # of a diameter: how far from where it is expected a bead may be
-CHANGED = 0.08  # of a diameter: by so much another diameter makes a second search worth while
+CHANGED = 0.12  # of a diameter: by so much another diameter makes a second search worth while
 MEASURED_VIEWS = 7
+# A bead must be found in most views where it could be; views need some beads, and most have them.
+COVERED = 0.4
+LEAST_IN_VIEW, LEAST_HELD = 3, 0.8
 
 
 @step_task("fiducials")
@@ -65,11 +68,12 @@ def fiducials(
     tracks, solution = search.followed(linked, diameter)
     kept = _chosen(work, parameters, tracks, solution)
     tracks, points = _renumbered(tracks, solution.points, kept)
-    if len(kept) < parameters.least_beads:
+    counts = np.bincount(tracks.view, minlength=tracks.n_views)
+    held = float(np.mean(counts[search.used] >= LEAST_IN_VIEW)) if len(kept) else 0.0
+    if len(kept) < parameters.least_beads or held < LEAST_HELD:
         return _too_few(work, parameters, len(kept), tracks, points)
     write_tracks(work.result, tracks, points)
     levels = surfaces_of(points)
-    counts = np.bincount(tracks.view, minlength=tracks.n_views)
     return work.finish(
         f"{len(points)} beads of {diameter / 10:.1f} nm, {counts[search.used].mean():.0f} in a view"
         + (f", on two surfaces {levels.apart / 10:.0f} nm apart" if levels.apart else ""),
@@ -102,8 +106,9 @@ def _too_few(
     if tracks is not None and points is not None:
         write_tracks(work.result, tracks, points)
     found = "no beads" if not count else f"{count} bead{'s' if count > 1 else ''}"
+    needed = f"where {parameters.least_beads} are needed, {LEAST_IN_VIEW} of them in a view"
     return work.finish(
-        f"too few beads: {found} where {parameters.least_beads} are needed; align without markers",
+        f"too few beads: {found} {needed}; align without markers",
         table=[{"beads": count}],
         extra={ENOUGH: False, "beads": count},
     )
@@ -245,6 +250,7 @@ def _chosen(
     # Most observations of a bead agree with the others, or it is none.
     left = np.bincount(tracks.point, solution.weights, minlength=tracks.n_points)
     good &= left >= 0.4 * counts
+    good &= counts >= COVERED * _could_be_seen(work, solution)
     good &= ~_excluded(work, parameters, solution)
     kept = np.flatnonzero(good)
     if parameters.beads is not None and len(kept) > parameters.beads:
@@ -252,6 +258,17 @@ def _chosen(
         sides = surfaces_of(places).side if parameters.surfaces != 1 else None
         kept = kept[best_spread(places, counts[kept], parameters.beads, sides)]
     return kept
+
+
+def _could_be_seen(work: Work, solution: Solution) -> NDArray[np.int64]:
+    """Return in how many views that are not left out each point lies within the field."""
+    _, rows, columns = work.input("erase").images().shape
+    half = np.array([columns, rows]) * work.image_pixel_size / 2
+    inside = [
+        (np.abs(project(solution.points, solution.views[i])) <= half).all(axis=1)
+        for i in work.record.included
+    ]
+    return np.sum(inside, axis=0, dtype=np.int64)
 
 
 def _excluded(work: Work, parameters: FiducialParameters, solution: Solution) -> NDArray[np.bool_]:

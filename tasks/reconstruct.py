@@ -7,6 +7,7 @@ from functools import partial
 
 from kernels.align_coarse import aligned_shape
 from tasks import cluster
+from tasks.alignment import deformation_of, field_for
 from tasks.choice import settled_step
 from tasks.chunks.dose import Weighting
 from tasks.chunks.reconstruct import (
@@ -68,12 +69,20 @@ def reconstruct(
         )
     work.result.create_array(ROWS, (len(views), ny, nx), (1, min(brick, ny), nx))
     weighting = Weighting.of(source)
+    # With x-axis tilt rows of the volume are made of rows beyond its own.
+    turned = any(view.x_tilt for view in views)
+    held = deformation_of(work.input(parameters.alignment_step))
     work.scatter(
         filter_view,
         [
             Unit(
                 f"view-{i:03d}",
-                (source, work.result, i, place, view, pixel_size, binning, weighting, parameters),
+                (
+                    *(source, work.result, i, place, view, pixel_size, binning, weighting),
+                    parameters,
+                    turned,
+                    field_for(held, view, i, (ny, nx), voxel, rows=turned),
+                ),
             )
             for place, (i, view) in enumerate(zip(used, views, strict=True))
         ],
@@ -110,7 +119,8 @@ def reconstruct(
     }
     made = {"alignment": parameters.alignment, "views": len(views), "binning": binning}
     return work.finish(
-        f"{nx}×{ny}×{nz} voxels of {voxel:.2f} Å from {len(views)} views",
+        f"{nx}×{ny}×{nz} voxels of {voxel:.2f} Å from {len(views)} views"
+        + (", local deformation undone" if held else ""),
         table=[{"x": nx, "y": ny, "z": nz, "voxel [Å]": voxel, **made, **statistics}],
         extra={
             "ome": multiscale(series, voxel, len(levels), made),

@@ -183,10 +183,18 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "markerfree",
-            version=2,
-            reads=("views.tilt_angle", "acquisition.tilt_axis", "acquisition.pixel_size"),
-            about="refine the alignment by matching projections of the specimen",
+            version=3,
+            reads=(
+                "views.tilt_angle",
+                "views.order",
+                "views.prior_dose",
+                "views.dose",
+                "acquisition.tilt_axis",
+                "acquisition.pixel_size",
+            ),
+            about="refine the alignment, global and local, by matching projections of the specimen",
             inputs=("dose", "exclude", "coarse"),
+            asks={"use_ctf": ("ctf",)},
         ),
         Step(
             "transform",

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from kernels.align_coarse import aligned_shape
 from kernels.fourier import Shape
-from kernels.resample import sampling
+from kernels.resample import Field, sampling
+from tasks.alignment import deformation_of, field_for
 from tasks.choice import settled_step
 from tasks.chunks.dose import Weighting
 from tasks.chunks.stacks import memory_of_transform, transform_view
-from tasks.errors import UnusableData
 from tasks.formats.imod import read_xf
 from tasks.formats.imod_geometry import centre_offset, sampling_from_xf, xf_rotation
+from tasks.import_alignment import lines_of_views
 from tasks.parameters import Execution, TransformParameters
 from tasks.preprocess import checked_size, is_weighted, kept_views
 from tasks.scatter import Unit
@@ -40,12 +41,15 @@ class Mapping:
         Of each view: aligned indices (y, x) to those of the reduced raw view.
     axes : list of float
         Tilt axis in the raw view, counter-clockwise from image +y [degrees].
+    fields : list of Field or None
+        Deformation of each view to undo.
     """
 
     shape: Shape
     centre: tuple[float, float]
     samplings: list[tuple[Matrix, Matrix]]
     axes: list[float]
+    fields: list[Field | None]
 
 
 @step_task("transform")
@@ -94,6 +98,7 @@ def transform(
                     pixel_size,
                     weighting,
                     parameters,
+                    mapping.fields[i],
                 ),
             )
             for section, i in enumerate(sections)
@@ -142,7 +147,10 @@ def _from_alignment(
         sampling(view, work.image_pixel_size, shape, (ny, nx), parameters.binning, reduced)
         for view in views
     ]
-    return Mapping((ny, nx), (ny // 2, nx // 2), samplings, [view.axis for view in views])
+    held = deformation_of(work.input(parameters.alignment_step))
+    voxel = work.image_pixel_size * parameters.binning
+    fields = [field_for(held, view, i, (ny, nx), voxel) for i, view in enumerate(views)]
+    return Mapping((ny, nx), (ny // 2, nx // 2), samplings, [v.axis for v in views], fields)
 
 
 def _from_xf(
@@ -156,15 +164,8 @@ def _from_xf(
         If the file has lines neither for all views nor for those that are not left out.
     """
     matrices, shifts = read_xf(path)
-    views, included = len(work.record.views), work.record.included
-    if len(matrices) not in (views, len(included)):
-        left = "" if len(included) == views else f", {len(included)} without those left out"
-        raise UnusableData(
-            f"{path}: {len(matrices)} lines, and {work.series.name} has {views} views{left}: give "
-            "the .xf file of this series"
-        )
-    of = range(views) if len(matrices) == views else included
-    place = {view: line for line, view in enumerate(of)}
+    views = len(work.record.views)
+    place = lines_of_views(range(len(matrices)), work.record, path)
     # A view that the file leaves out is turned like the first one that it has.
     lines = [
         (matrices[place[i]], shifts[place[i]]) if i in place else (matrices[0], np.zeros(2))
@@ -177,7 +178,7 @@ def _from_xf(
         for matrix, shift in lines
     ]
     centre = (ny // 2 - centre_offset(ny), nx // 2 - centre_offset(nx))
-    return Mapping((ny, nx), centre, samplings, axes)
+    return Mapping((ny, nx), centre, samplings, axes, [None] * views)
 
 
 def _turned(reduced: Shape, axis: float, parameters: TransformParameters) -> Shape:

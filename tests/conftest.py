@@ -11,11 +11,15 @@ from typing import Any
 import array_api_strict
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from kernels import arrays
 
 # Before anything imports Prefect: tests leave nothing in the user's home.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="tiltflow-prefect-")
+
+# As on workers: BLAS on two threads solves small systems ten times slower than on one.
+threadpool_limits(1, "blas")
 
 NO_GPU = arrays.cupy is None or not arrays.cupy.cuda.is_available()
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -76,12 +80,14 @@ def tiny_project(tiny_data: Path, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def finished_project(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a project whose series TS_01 has every result. Copy it before changing it."""
+    """Return a project whose series TS_01 has every result but that of beads. Copy it first."""
     from flows.tomogram import STEP_TASKS
     from tasks.parameters import Execution, Pipeline
 
     project = _imported(tiny_data, tmp_path_factory.mktemp("finished") / "done.zarr")
     for step, task in STEP_TASKS.items():
+        if step == "align":
+            continue  # the field holds too few beads
         parameters = getattr(Pipeline(), step)
         task.fn(project, "TS_01", parameters, "main", Execution(cluster="threads", workers=2))
     return project

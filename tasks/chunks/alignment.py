@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from kernels.align_coarse import aligned_shape, measure_pair, prepare_view
-from kernels.align_matching import match_series
 from kernels.arrays import to_host
 from kernels.fourier import bin_images
 from kernels.geometry import View
 from tasks.chunks.device import on_device
 from tasks.chunks.dose import Weighting
-from tasks.parameters import CoarseParameters, MarkerfreeParameters
+from tasks.parameters import CoarseParameters
 from tasks.store import Result
 
 # The binned views (view, y, x): goes with the units when the result is complete.
@@ -75,47 +73,3 @@ def measure_pairs(
     band = (parameters.high_pass, parameters.low_pass, parameters.low_pass_falloff)
     shifts = [measure_pair(prepared[a], prepared[b], band=band) for a, b in pairs]
     return {"pairs": [(shift.dy, shift.dx, shift.confidence) for shift in shifts]}
-
-
-def match_views(
-    target: Result,
-    views: Sequence[View],
-    used: Sequence[bool],
-    pixel_size: float,
-    parameters: MarkerfreeParameters,
-) -> dict[str, Any]:
-    """Refine shifts and tilt axis of a series by matching projections of its reduced views.
-
-    Returns
-    -------
-    dict
-        "views": fields of each View; "scores" and "moves" [Å] of each; "score": mean of the scores;
-        "depths": Z between which the dense matter lies [Å].
-    """
-    images = on_device(np.asarray(target.array(REDUCED)[:]))
-    matched = match_series(
-        images,
-        views,
-        pixel_size,
-        used,
-        thickness=parameters.thickness,
-        axis_search=parameters.axis_range if parameters.refine_axis else 0.0,
-        tolerance=parameters.tolerance,
-        rounds=parameters.rounds,
-    )
-    return {
-        "views": [asdict(view) for view in matched.views],
-        "score": matched.score,
-        "scores": matched.scores.tolist(),
-        "moves": np.hypot(*matched.moves.T).tolist(),
-        "depths": list(matched.depths),
-    }
-
-
-def memory_of_matching(shape: tuple[int, int], views: int, depth: int) -> int:
-    """Return the most memory that `match_views` takes [bytes].
-
-    The views four times as numbers and spectra, and a volume a third wider than they are.
-    """
-    pixels = shape[0] * shape[1]
-    return 200_000_000 + 4 * pixels * (4 * views + 2 * depth)

@@ -12,7 +12,7 @@ from kernels.arrays import to_host
 from kernels.backproject import aligned_projection, backproject
 from kernels.fourier import Shape, bin_images
 from kernels.geometry import View
-from kernels.resample import resample_view
+from kernels.resample import Field, resample_view
 from tasks.chunks.device import on_device
 from tasks.chunks.dose import Weighting
 from tasks.errors import UnusableData
@@ -36,6 +36,8 @@ def filter_view(
     binning: int,
     weighting: Weighting | None,
     parameters: ReconstructParameters,
+    turned: bool = False,
+    field: Field | None = None,
 ) -> dict[str, Any]:
     """Bring one view into the aligned frame as relative contrast, and filter its rows.
 
@@ -54,6 +56,10 @@ def filter_view(
     weighting : Weighting or None
         By dose, unless the images have it.
     parameters : ReconstructParameters
+    turned : bool
+        Whether rows are those of a specimen with x-axis tilt.
+    field : Field, optional
+        Deformation to undo.
     """
     image = np.asarray(source.images()[index])
     mean = float(image.mean())
@@ -68,7 +74,7 @@ def filter_view(
     reduced, voxel = bin_images(contrast, binning), pixel_size * binning
     if weighting is not None:
         reduced = weighting.weighted(reduced, index, voxel)
-    aligned = resample_view(reduced, view, voxel, (ny, nx), fill=0.0)
+    aligned = resample_view(reduced, view, voxel, (ny, nx), fill=0.0, rows=turned, field=field)
     padded = wbp.padded_width(nx)
     row_filter = wbp.ramp(padded, parameters.radial_cutoff, parameters.radial_falloff)
     if parameters.sirt_like_iterations:
@@ -88,14 +94,18 @@ def back_project_slab(
     z_shift: float,
 ) -> dict[str, Any]:
     """Back-project rows `start` to `stop` of all views into those of level 0 of the tomogram."""
-    rows = on_device(np.asarray(target.array(ROWS)[:, start:stop]))
-    volume = target.array("0")
+    stored, volume = target.array(ROWS), target.array("0")
     nz, ny, nx = volume.shape
+    turned = any(view.x_tilt for view in views)
     projection = aligned_projection(
-        views, (nz, ny, nx), rows.shape[2], voxel, centre=(0.0, z_shift)
+        views, (nz, ny, nx), stored.shape[2], voxel, (0.0, z_shift), rows=ny if turned else None
     )
+    first, last = projection.rows_needed(start, stop, np.arange(nz))
+    first, last = max(first, 0), min(last, ny)
+    rows = on_device(np.asarray(stored[:, first:last]))
     weights = wbp.angular_steps([view.tilt for view in views])
-    slab = backproject(rows, projection, (nz, stop - start, nx), weights=weights)
+    of = projection.of_rows(start, first) if turned else projection
+    slab = backproject(rows, of, (nz, stop - start, nx), weights=weights)
     values = to_host(slab)
     volume[:, start:stop] = values.astype(volume.dtype, copy=False)
     return {

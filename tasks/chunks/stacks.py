@@ -11,7 +11,7 @@ from kernels.arrays import Array, to_host
 from kernels.fourier import Shape, taper, trim
 from kernels.normalise import measure_levels, normalise, scale_to
 from kernels.reduce import mean_of, reduce_image
-from kernels.resample import resample
+from kernels.resample import Field, resample
 from tasks.chunks.device import on_device
 from tasks.chunks.dose import Weighting
 from tasks.parameters import PreprocessParameters, TransformParameters
@@ -75,6 +75,7 @@ def transform_view(
     pixel_size: float,
     weighting: Weighting | None,
     parameters: TransformParameters,
+    field: Field | None = None,
 ) -> dict[str, Any]:
     """Bring one view into the aligned frame by one interpolation.
 
@@ -89,6 +90,8 @@ def transform_view(
     weighting : Weighting or None
         By dose, unless the images have it or are to be without.
     parameters : TransformParameters
+    field : Field, optional
+        Deformation to undo.
 
     Returns
     -------
@@ -104,7 +107,7 @@ def transform_view(
         image = taper(image, parameters.taper)
     images = target.array("images")
     out_shape = (images.shape[1], images.shape[2])
-    images[section] = to_host(resample(image, matrix, offset, out_shape, mean))
+    images[section] = to_host(resample(image, matrix, offset, out_shape, mean, field))
     return {"filled": share_outside((shape[0], shape[1]), matrix, offset, out_shape)}
 
 

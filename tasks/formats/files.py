@@ -36,6 +36,12 @@ def write_text(path: StrPath, text: str) -> None:
         partial.write_bytes(text.encode("utf-8", errors="replace"))
 
 
+def write_bytes(path: StrPath, data: bytes) -> None:
+    """Write `data` whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_bytes(data)
+
+
 def read_lines(path: StrPath) -> list[str]:
     """Return the lines of a text file, whatever its line ends; Latin-1 when not UTF-8.
 

@@ -24,7 +24,7 @@ from tasks.formats.files import (
 Floats = NDArray[np.float64]
 
 MOST_VIEWS = 100_000  # a longer list of views is a slip of the pen
-POINT_COLUMNS = ("marker", "view", "x_px", "y_px", "residual_px")
+POINT_COLUMNS = ("marker", "view", "x_px", "y_px", "residual_px", "sigma_px")
 
 
 def read_tilts(path: StrPath, column: int = 0) -> Floats:
@@ -122,7 +122,8 @@ def read_excluded(path: StrPath) -> tuple[int, ...]:
 class FiducialPoint:
     """Where a marker was seen: `marker` and `view` from 1, x and y as 0-based pixel indices.
 
-    IMOD's model coordinates of the same point are x + 0.5, y + 0.5.
+    A standard error `sigma_px` of 0 is one that is not known. IMOD's model coordinates of the same
+    point are x + 0.5, y + 0.5.
     """
 
     marker: int
@@ -130,28 +131,45 @@ class FiducialPoint:
     x_px: float
     y_px: float
     residual_px: float = 0.0
+    sigma_px: float = 0.0
 
 
 def write_points(path: StrPath, points: Sequence[FiducialPoint]) -> None:
     """Write fiducial points as CSV with a header line."""
-    refuse_nan(path, "point", (v for p in points for v in (p.x_px, p.y_px, p.residual_px)))
-    rows = [f"{p.marker},{p.view},{p.x_px:.3f},{p.y_px:.3f},{p.residual_px:.3f}\n" for p in points]
+    values = (v for p in points for v in (p.x_px, p.y_px, p.residual_px, p.sigma_px))
+    refuse_nan(path, "point", values)
+    rows = [
+        f"{p.marker},{p.view},{p.x_px:.3f},{p.y_px:.3f},{p.residual_px:.3f},{p.sigma_px:.4f}\n"
+        for p in points
+    ]
     write_text(path, ",".join(POINT_COLUMNS) + "\n" + "".join(rows))
 
 
 def read_points(path: StrPath) -> tuple[FiducialPoint, ...]:
-    """Read what `write_points` wrote."""
+    """Read what `write_points` wrote, edited or not.
+
+    Columns are found by their names; those of residuals and standard errors may be missing or
+    empty, and further ones are left out.
+    """
     lines = [(n, line.strip()) for n, line in enumerate(read_lines(path), 1) if line.strip()]
-    if not lines or tuple(lines[0][1].split(",")) != POINT_COLUMNS:
+    names = [name.strip() for name in lines[0][1].split(",")] if lines else []
+    if not set(POINT_COLUMNS[:4]) <= set(names):
         raise FormatError(path, "no header line", f"begin with {','.join(POINT_COLUMNS)}", 1)
     points = []
     for n, line in lines[1:]:
-        words = line.split(",")
-        if len(words) != len(POINT_COLUMNS):
-            raise FormatError(path, f"{len(words)} columns in {shown(line)}", "give five", n)
-        marker, view = (whole(path, word, "marker or view", n) for word in words[:2])
-        x, y, residual = (number(path, word, "coordinate", n) for word in words[2:])
-        points.append(FiducialPoint(marker, view, x, y, residual))
+        words = [word.strip() for word in line.split(",")]
+        if len(words) > len(names):
+            raise FormatError(
+                path, f"{len(words)} columns in {shown(line)}", f"give {len(names)}", n
+            )
+        row = dict(zip(names, words, strict=False))
+        if not all(row.get(name) for name in POINT_COLUMNS[:4]):
+            raise FormatError(path, f"too few columns in {shown(line)}", "complete the line", n)
+        marker, view = (whole(path, row[name], "marker or view", n) for name in POINT_COLUMNS[:2])
+        x, y, residual, sigma = (
+            number(path, row.get(name) or "0", "coordinate", n) for name in POINT_COLUMNS[2:]
+        )
+        points.append(FiducialPoint(marker, view, x, y, residual, sigma))
     return tuple(points)
 
 

@@ -9,8 +9,8 @@ two differ by half a pixel, h(n) = n // 2 − (n − 1) / 2 = ½; for n odd h = 
     b·(p′ − (n_out − 1) / 2) = A (p − (n − 1) / 2 − δ) + d
 
 δ = −½ for plain binning of odd n by an even b (a pixel is left over at one side), else 0;
-reduction with an antialias filter is always centred. Ours is p − n // 2 = R(φ) m x′ + s, so with
-A = R(−φ) / m the aligned x′ (unbinned pixels) lies at b·(p′ − (n_out − 1)/2) = x′ + o when
+reduction with an antialias filter is always centred. Ours is p − n // 2 = M x′ + s, M = R(φ) m S,
+so with A = M⁻¹ the aligned x′ (unbinned pixels) lies at b·(p′ − (n_out − 1)/2) = x′ + o when
 
     d = o − A (s + h − δ)
 
@@ -40,7 +40,7 @@ clip_proc.c (IMOD 4.7), the centres unchanged in later releases.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import atan2, cos, degrees, hypot, radians, sin
+from math import atan2, cos, degrees, radians, sin
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -152,8 +152,7 @@ def aligned_origin(tilt: float, x_tilt: float, origin_y: float) -> tuple[float, 
 
 
 def xf_from_view(
-    axis: float,
-    magnification: float,
+    image: ArrayLike,
     shift_x_px: float,
     shift_y_px: float,
     nx: int,
@@ -168,10 +167,9 @@ def xf_from_view(
 
     Parameters
     ----------
-    axis
-        Tilt-axis angle, counter-clockwise from image +y [degrees].
-    magnification
-        Of the raw image relative to the specimen.
+    image
+        Matrix (2, 2) from aligned to raw coordinates, x first: R(φ) · m · S
+        (`kernels.geometry.image_matrix`).
     shift_x_px, shift_y_px
         Where the specimen's origin appears, from the raw image's pixel (ny // 2, nx // 2).
     nx, ny
@@ -184,12 +182,9 @@ def xf_from_view(
     Raises
     ------
     ValueError
-        If `magnification` is not positive.
+        If the matrix has no inverse or mirrors.
     """
-    if not magnification > 0:
-        raise ValueError(f"magnification is {magnification}, not positive")
-    c, s = cos(radians(axis)), sin(radians(axis))
-    matrix = np.array([[c, s], [-s, c]]) / magnification
+    matrix = _inverse(image)
     raw = np.array([shift_x_px, shift_y_px]) + _raw_offset(nx, ny, binning, antialias)
     return matrix, np.asarray(origin, dtype=np.float64) - matrix @ raw
 
@@ -202,25 +197,27 @@ def view_from_xf(
     origin: tuple[float, float] = (0.0, 0.0),
     binning: int = 1,
     antialias: bool = True,
-) -> tuple[float, float, float, float]:
-    """Return axis [degrees], magnification, shift x and y [pixels]: `xf_from_view` undone.
+) -> tuple[Floats, float, float]:
+    """Return the matrix (2, 2) and shift x and y [pixels]: `xf_from_view` undone.
 
-    With the default `origin` the specimen frame is the one of IMOD's own reconstruction. Of a
-    matrix that also stretches, the nearest rotation and scale are taken.
+    With the default `origin` the specimen frame is the one of IMOD's own reconstruction.
 
     Raises
     ------
     ValueError
         If the matrix has no inverse or mirrors.
     """
+    image = _inverse(matrix)
+    raw = image @ (np.asarray(origin, dtype=np.float64) - np.asarray(shift))
+    x, y = raw - _raw_offset(nx, ny, binning, antialias)
+    return image, float(x), float(y)
+
+
+def _inverse(matrix: ArrayLike) -> Floats:
     a = np.asarray(matrix, dtype=np.float64)
     if not np.linalg.det(a) > 0:
         raise ValueError(f"transform {a.tolist()} is singular or mirrors")
-    axis = xf_rotation(a)
-    scale = hypot(a[0, 0] + a[1, 1], a[0, 1] - a[1, 0]) / 2
-    raw = np.linalg.solve(a, np.asarray(origin, dtype=np.float64) - np.asarray(shift))
-    x, y = raw - _raw_offset(nx, ny, binning, antialias)
-    return axis, 1 / scale, float(x), float(y)
+    return np.asarray(np.linalg.inv(a), dtype=np.float64)
 
 
 def xf_rotation(matrix: ArrayLike) -> float:

@@ -7,7 +7,6 @@ the key of a result. How a step is executed (`Execution`) never does.
 from tasks.parameters.alignment import (
     Aligned,
     CoarseParameters,
-    MarkerfreeParameters,
     ReconstructParameters,
     TransformParameters,
 )
@@ -15,6 +14,7 @@ from tasks.parameters.base import Pair, Parameters
 from tasks.parameters.ctf import CtfParameters
 from tasks.parameters.fiducials import AlignParameters, FiducialParameters
 from tasks.parameters.imports import GainFlip, GainRotation, ImportParameters
+from tasks.parameters.markerfree import MarkerfreeParameters
 from tasks.parameters.motion import LEAST_PIXELS, MotionParameters, SumParameters
 from tasks.parameters.pipeline import Execution, Pipeline
 from tasks.parameters.views import (

@@ -52,25 +52,6 @@ class CoarseParameters(Parameters):
     )
 
 
-class MarkerfreeParameters(Parameters):
-    """Refinement of the alignment by matching projections of the specimen itself."""
-
-    pixel_size: float = Field(
-        10.0, gt=0, description="pixel that the views are reduced to, at least about this [Å]"
-    )
-    thickness: float = Field(
-        3000.0, gt=0, description="depth of the volume that holds the specimen while matching [Å]"
-    )
-    rounds: int = Field(6, ge=1, le=50, description="most sweeps through the series")
-    tolerance: float = Field(
-        0.5, gt=0, description="sweeps end when the shifts change by less, root mean square [Å]"
-    )
-    refine_axis: bool = Field(True, description="refine the tilt axis, one value for the series")
-    axis_range: float = Field(
-        3.0, ge=0, le=90, description="search of the axis on both sides of the nominal one [°]"
-    )
-
-
 Alignment = Literal["auto", "fiducial", "markerfree", "coarse"]
 
 

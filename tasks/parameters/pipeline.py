@@ -6,13 +6,13 @@ from pydantic import Field
 
 from tasks.parameters.alignment import (
     CoarseParameters,
-    MarkerfreeParameters,
     ReconstructParameters,
     TransformParameters,
 )
 from tasks.parameters.base import Parameters
 from tasks.parameters.ctf import CtfParameters
 from tasks.parameters.fiducials import AlignParameters, FiducialParameters
+from tasks.parameters.markerfree import MarkerfreeParameters
 from tasks.parameters.motion import MotionParameters
 from tasks.parameters.views import (
     DoseParameters,

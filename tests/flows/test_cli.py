@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_steps import TAKEN
 
 from flows.options import PRESETS, pipeline_from
 from tasks.parameters import Pipeline
-from tasks.steps import STEPS, needed
+from tasks.steps import STEPS
 from tasks.store import parse_project
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -172,14 +173,16 @@ def test_a_dry_run_tells_what_would_run_and_why(tiltflow: Command, finished_copy
         (series, step): line
         for line in ended.out.splitlines()
         for series in ("TS_01", "TS_02")
-        for step in needed(Pipeline())
+        for step in TAKEN
         if re.search(rf"{series}\W+{step}\b", line)
     }
-    assert len(lines) == 2 * len(needed(Pipeline()))
-    for step in needed(Pipeline()):
+    # Of a series whose beads were never looked for nobody knows how it will be aligned.
+    assert len(lines) == 2 * len(TAKEN) - 1
+    for step in TAKEN:
         done = step in ("motion", "exclude", "ctf", "erase")
         assert ("be skipped" in lines["TS_01", step]) == done
-        assert "not run yet" in lines["TS_02", step]
+        open_yet = "the beads decide" if step == "reconstruct" else "not run yet"
+        assert step == "markerfree" or open_yet in lines["TS_02", step]
     assert "dose.apply: True → False" in lines["TS_01", "dose"]
     assert "its inputs or the imported record changed" in lines["TS_01", "coarse"]
     assert sorted(Path(finished_copy).rglob("*")) == before
@@ -203,9 +206,9 @@ def test_a_new_branch_of_a_finished_series_only_moves_pointers(
 ) -> None:
     ended = tiltflow("run", finished_copy, "--series", "TS_01", "--branch", "copy", *THREADS)
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out.count("already done") == len(needed(Pipeline()))
+    assert ended.out.count("already done") == len(TAKEN)
     series = parse_project(finished_copy).series("TS_01")
-    for step in needed(Pipeline()):
+    for step in TAKEN:
         assert series.pointer("copy", step) == series.pointer("main", step)
     again = tiltflow("run", finished_copy, "--series", "TS_01", "--branch", "copy")
     assert again.out.startswith("nothing to do: 1 series are done on branch copy")

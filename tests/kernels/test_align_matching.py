@@ -12,18 +12,13 @@ import numpy as np
 import pytest
 
 from kernels.align_coarse import move_view
-from kernels.align_matching import (
-    Matched,
-    centre_across,
-    climb,
-    match_series,
-    move_origin,
-    refine_axis,
-    sweep,
-)
+from kernels.align_matching import align_series, match_series
 from kernels.arrays import to_host
 from kernels.geometry import View, fit_points, project
+from kernels.match_verdict import judge
+from kernels.matching_axis import climb, refine_axis, vary_axis
 from kernels.matching_rays import dense_projection, smear
+from kernels.matching_sweep import Matched, centre_across, move_origin, sweep
 
 PIXEL = 10.8
 SHAPE = (112, 120)
@@ -124,7 +119,7 @@ def test_an_empty_view_that_nobody_flagged_gets_a_low_score_and_harms_no_other()
 
 def test_an_axis_that_is_right_already_is_kept() -> None:
     truth, images = series()
-    found = refine_axis(images, truth, PIXEL, used())
+    found, _ = refine_axis(images, truth, PIXEL, used())
     assert found.views[5].axis == pytest.approx(AXIS, abs=0.1)
 
 
@@ -133,8 +128,12 @@ def test_climbing_finds_a_far_maximum_and_stays_within_its_range() -> None:
         view = View(0.0, angle)
         return Matched((view,), np.array([1 - 0.01 * (angle - 2.2) ** 2]), np.zeros((1, 2)), (0, 0))
 
-    assert climb(trial, 5.0).views[0].axis == pytest.approx(2.2)
-    assert climb(trial, 1.0).views[0].axis == 1.0
+    found, turn = climb(trial, 5.0)
+    assert found.views[0].axis == pytest.approx(2.2)
+    assert not turn.at_end
+    found, turn = climb(trial, 1.0)
+    assert found.views[0].axis == 1.0
+    assert turn.at_end
 
 
 def test_moving_the_origin_moves_points_and_nothing_else() -> None:
@@ -196,3 +195,73 @@ def test_two_views_or_too_few_flags_are_refused() -> None:
         sweep(images, truth, PIXEL, [True, True] + [False] * (len(truth) - 2))
     with pytest.raises(ValueError, match="2 flags"):
         sweep(images, truth, PIXEL, [True, True])
+
+
+def test_an_axis_eight_degrees_off_is_found_and_its_error_is_told() -> None:
+    truth, images = series()
+    start = misplaced(truth, 20, axis=AXIS - 8)
+    found = align_series(images, start, PIXEL, used())
+    assert found.matched.views[5].axis == pytest.approx(AXIS, abs=0.15)
+    assert found.turn is not None
+    assert found.turn.error < 0.15
+    assert rigid_rms(found.matched.views, truth) < 2.0
+
+
+def test_an_axis_beyond_the_range_is_declared() -> None:
+    truth, images = series()
+    start = misplaced(truth, 20, axis=AXIS - 6)
+    found = align_series(images, start, PIXEL, used(), axis_search=2.0)
+    assert found.turn is not None
+    assert found.turn.at_end
+    verdict = judge(found, used(), PIXEL)
+    assert verdict.word == "doubtful"
+    assert any("beyond the range" in reason for reason in verdict.reasons)
+
+
+def test_a_view_beyond_the_reach_of_its_neighbours_is_found() -> None:
+    truth, images = series()
+    start = misplaced(truth, 30)
+    start[20] = move_view(start[20], 350.0, -480.0)  # 594 Å, half the field
+    found = align_series(images, start, PIXEL, used(), axis="fixed")
+    assert found.rescued == (20,)
+    assert found.lost == ()
+    assert rigid_rms(found.matched.views, truth) < 2.0
+    assert judge(found, used(), PIXEL).word == "good"
+
+
+def test_empty_views_are_left_out_and_declared() -> None:
+    truth, images = series()
+    images = images.copy()
+    images[8:11] = 0.3 * np.random.default_rng(9).normal(size=(3, *SHAPE))
+    found = align_series(images, misplaced(truth, 30), PIXEL, used(), axis="fixed")
+    assert found.lost == (8, 9, 10)
+    verdict = judge(found, used(), PIXEL)
+    assert verdict.word == "doubtful"
+    assert "views 9, 10, 11" in verdict.reasons[0]
+
+
+def test_views_of_nothing_fail() -> None:
+    truth, images = series()
+    noise = np.random.default_rng(10).normal(size=images.shape).astype(np.float32)
+    found = align_series(noise, misplaced(truth, 30), PIXEL, used(), axis="fixed", rounds=2)
+    assert judge(found, used(), PIXEL).word == "failed"
+
+
+def test_a_hand_that_contradicts_is_declared() -> None:
+    truth, images = series()
+    found = align_series(images, misplaced(truth, 10), PIXEL, used(), axis="fixed", rounds=2)
+    assert judge(found, used(), PIXEL, hand=(1, 1)).word == "good"
+    verdict = judge(found, used(), PIXEL, hand=(1, -1))
+    assert verdict.word == "doubtful"
+    assert "wrong by 180°" in verdict.reasons[0]
+
+
+def test_an_axis_that_varies_is_followed_and_one_that_does_not_is_left() -> None:
+    truth, images = series()
+    bent = [replace(view, axis=view.axis + 1.2 * view.tilt / 60) for view in truth]
+    found, kept = vary_axis(images, bent, PIXEL, used(), thickness=1400)
+    # Of 2.3° from end to end; 14 beads leave a fifth in doubt.
+    assert found.views[-1].axis - found.views[1].axis == pytest.approx(0.0, abs=0.45)
+    assert kept
+    straight, _ = vary_axis(images, truth, PIXEL, used(), thickness=1400)
+    assert straight.views[-1].axis - straight.views[1].axis == pytest.approx(0.0, abs=0.2)

@@ -1,8 +1,11 @@
 import itertools
 import threading
 
+import numba
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kernels import arrays, geometry
 from kernels.backproject import (
@@ -122,6 +125,104 @@ def test_rows_may_be_split_among_workers():
     np.testing.assert_array_equal(part, whole[:, 5:12])
 
 
+def x_tilted(n_views, shape, columns, rows, varied=False):
+    """Projection and number of views with x-axis tilt: that of all, or two alternating ones."""
+    views = [
+        View(float(tilt), 0, x_tilt=-2.5 if varied and i % 2 else 3.5)
+        for i, tilt in enumerate(np.linspace(-65, 60, n_views))
+    ]
+    return aligned_projection(views, shape, columns, centre=(1.5, -3.25), rows=rows)
+
+
+X_TILTED = [(7, 40, 31, 47, 13, False), (9, 300, 290, 20, 37, False), (8, 150, 140, 19, 9, True)]
+
+
+@pytest.mark.parametrize(("n_views", "ny", "rows", "columns", "nz", "varied"), X_TILTED)
+@pytest.mark.parametrize("add", [False, True])
+def test_moving_rows_agree_with_the_reference(
+    on, cuda_on_cpu, n_views, ny, rows, columns, nz, varied, add
+):
+    views, shape = random_views(n_views, rows, columns), (nz, ny, columns + 5)
+    projection = x_tilted(n_views, shape, columns, rows, varied)
+    options = {"weights": np.linspace(0.5, 1.5, n_views), "z_start": 2}
+    start = random_views(nz, ny, columns + 5) if add else np.zeros(shape, np.float32)
+    expected = reference_backproject(views, projection, shape, out=start.copy(), **options)
+    given = on(start.copy()) if add else None
+    volume = backproject(on(views), projection, shape, out=given, **options)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(arrays.to_host(volume), expected, atol=1e-5 * scale)
+    cuda = start.copy()
+    launch = cuda_launch(views, projection, options["weights"], cuda, 2)
+    cuda_on_cpu("backproject")("backproject", launch)
+    np.testing.assert_allclose(cuda, expected, atol=2e-5 * scale)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_any_size_and_geometry_agrees_with_the_reference(data):
+    def whole(low, high):
+        return data.draw(st.integers(low, high))
+
+    n_views, ny, columns = whole(1, 20), whole(1, 260), whole(2, 60)
+    shape = (whole(1, 40), ny + whole(-ny + 1, 9), whole(1, 60))
+    x_tilt = data.draw(st.sampled_from([0.0, 2.0, -7.5]))
+    if x_tilt == 0:
+        shape = (shape[0], ny, shape[2])
+    tilts = data.draw(st.lists(st.floats(-90, 90), min_size=n_views, max_size=n_views))
+    projection = aligned_projection(
+        [View(tilt, 0, x_tilt=x_tilt) for tilt in tilts],
+        shape,
+        columns,
+        centre=(data.draw(st.floats(-20, 20)), data.draw(st.floats(-20, 20))),
+        rows=ny,
+    )
+    views, z_start = random_views(n_views, ny, columns), whole(0, 9)
+    expected = reference_backproject(views, projection, shape, z_start=z_start)
+    found = backproject(views, projection, shape, z_start=z_start)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * max(np.abs(expected).max(), 1))
+
+
+def test_moving_rows_may_be_split_along_y_and_z():
+    views, shape = random_views(6, 300, 21), (20, 300, 24)
+    projection = x_tilted(6, shape, 21, 300)
+    whole = backproject(views, projection, shape)
+    for start, stop in [(0, 90), (90, 217), (217, 300)]:
+        for z, end in [(0, 7), (7, 20)]:
+            first, last = projection.rows_needed(start, stop, np.arange(z, end))
+            first, last = max(first, 0), min(last, 300)
+            part = backproject(
+                views[:, first:last],
+                projection.of_rows(start, first),
+                (end - z, stop - start, 24),
+                z_start=z,
+            )
+            np.testing.assert_array_equal(part, whole[z:end, start:stop])
+
+
+def test_an_untilted_row_moves_by_the_tangent_of_the_x_axis_tilt():
+    # At θ = 0 a point at height Z is seen at y′ = Y cos α − Z sin α = v cos α.
+    view, shape = View(0.0, 0.0, x_tilt=5.0), (9, 32, 4)
+    row = np.arange(32, dtype=np.float32)
+    views = np.repeat(row[:, None], 4, axis=1)[None].copy()
+    volume = backproject(views, aligned_projection([view], shape, 4, rows=32), shape)
+    z = np.arange(9) - 4
+    expected = row[2:-2] - np.tan(np.radians(5)) * z[:, None]
+    np.testing.assert_allclose(volume[:, 2:-2, 1], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bytes_do_not_depend_on_the_number_of_threads(threads):
+    views, shape = random_views(15, 150, 70), (40, 150, 75)
+    projection = aligned_projection(tilt_views(np.linspace(-60, 60, 15)), shape, 70)
+    expected = backproject(views, projection, shape)
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    try:
+        np.testing.assert_array_equal(backproject(views, projection, shape), expected)
+    finally:
+        numba.set_num_threads(before)
+
+
 @pytest.mark.parametrize("centre", [(0.0, 0.0), (50.0, -20.0)])
 def test_planted_points_come_back_where_they_were(on, centre):
     # Ten pixels off in X, Y and Z: with the sign of any of them flipped no spot is there.
@@ -214,3 +315,5 @@ def test_errors_say_what_was_wrong():
         backproject(views, projection, shape, out=out)
     with pytest.raises(ValueError, match=r"x-axis tilt is -1\.5°"):
         aligned_projection([View(0, 0, x_tilt=-1.5)], shape, 30)
+    with pytest.raises(ValueError, match="rows 3 … of the box come from the same"):
+        projection.of_rows(3, 2)

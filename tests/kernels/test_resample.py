@@ -12,7 +12,7 @@ import pytest
 
 from kernels.arrays import to_host
 from kernels.geometry import View, raw_from_aligned
-from kernels.resample import resample, resample_view, sampling
+from kernels.resample import Field, resample, resample_view, sampling
 
 On = Callable[[Any], Any]
 PIXEL = 2.7
@@ -114,3 +114,32 @@ def test_the_image_is_left_as_it_was() -> None:
 def test_a_stack_is_refused_with_the_number_of_axes() -> None:
     with pytest.raises(ValueError, match="3 axes, expected 2"):
         resample(np.zeros((2, 8, 8), np.float32), np.eye(2), (0, 0), (8, 8))
+
+
+def wavy(shape: tuple[int, int], step: int) -> Field:
+    y, x = (np.arange((n - 1) // step + 2) * step / n for n in shape)
+    rows, columns = np.meshgrid(y, x, indexing="ij")
+    nodes = np.stack([2 * np.sin(3 * rows) - columns, 3 * rows * columns], axis=-1)
+    return Field(nodes.astype(np.float32), step)
+
+
+def test_a_field_moves_the_places_and_the_compiled_loop_equals_the_plain_one() -> None:
+    image = np.random.default_rng(5).normal(size=(60, 71)).astype(np.float32)
+    matrix, offset = sampling(View(10.0, 85.3, 9.0, -4.0), PIXEL, (60, 71), (80, 66))
+    field = wavy((80, 66), 7)
+    strict = array_api_strict.asarray(image, device=array_api_strict.Device("device1"))
+    plain = to_host(resample(strict, matrix, offset, (80, 66), field=field))
+    found = resample(image, matrix, offset, (80, 66), field=field)
+    np.testing.assert_allclose(found, plain, atol=2e-5)
+    # A field that is the same everywhere is a shift of the places.
+    shift = np.array([0.3, -1.7])
+    same = Field(np.broadcast_to(shift, field.nodes.shape).astype(np.float32), 7)
+    moved = resample(image, matrix, offset + matrix @ shift, (80, 66), fill=0.0)
+    by_field = resample(image, matrix, offset, (80, 66), fill=0.0, field=same)
+    np.testing.assert_allclose(by_field, moved, atol=1e-5)
+
+
+def test_nodes_that_do_not_cover_the_result_are_refused() -> None:
+    image = np.zeros((20, 20), np.float32)
+    with pytest.raises(ValueError, match=r"nodes are \(4, 4, 2\), expected \(5, 4\)"):
+        resample(image, np.eye(2), (0, 0), (25, 20), field=wavy((20, 20), 8))

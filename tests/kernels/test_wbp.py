@@ -126,6 +126,51 @@ def test_views_all_around_give_the_density_back(tilts):
     assert inside.std() < 0.01
 
 
+def test_the_exact_filter_of_views_that_hardly_overlap_is_the_ramp_times_the_step():
+    # A triangle as wide as 1 / (k D) on angles 1° apart, sin taken as the angle itself.
+    tilts, n, thickness = np.arange(-90, 90, 1.0), 400, 100
+    values = wbp.exact(n, tilts, thickness, 0.5)
+    frequency = np.arange(10, 60) / n  # k D from 2.5 to 15
+    expected = frequency * np.radians(1)
+    for view in values[::45, 0]:
+        np.testing.assert_allclose(view[10:60], expected, rtol=0.05)
+    # Beyond 1 / (D sin 1°), of which there is nothing here, or for few views, it is flat.
+    few = wbp.exact(n, [-40, 0, 40], thickness, 0.5)
+    np.testing.assert_allclose(few[:, 0, 10:201], 1 / thickness, rtol=1e-6)
+
+
+def test_the_exact_filter_shares_what_equal_views_measure():
+    once = wbp.exact(200, [-30, 0, 30], 50)
+    twice = wbp.exact(200, [-30, 0, 0, 30], 50)
+    np.testing.assert_allclose(twice[1, 0, 60:], once[1, 0, 60:] / 2, rtol=1e-6)
+    np.testing.assert_allclose(twice[1], twice[2])
+    assert (twice[1, 0, 1:] < once[1, 0, 1:]).all()
+
+
+def test_the_exact_filter_gives_the_density_back():
+    # Its triangles are an approximation: low frequencies, below 1 / D, come out somewhat low.
+    tilts = np.arange(-89, 91, 2.0)
+    size, radius = 64, 12
+    views = ball_views(tilts, size, radius, (5, 0, -4))
+    filtered = wbp.filter_views(views, wbp.exact(wbp.padded_width(size), tilts, 45, 0.35))
+    shape = (size, size, size)
+    projection = aligned_projection([View(tilt, 0) for tilt in tilts], shape, size)
+    volume = backproject(filtered, projection, shape)
+    z, y, x = np.ogrid[:size, :size, :size]
+    distance = np.sqrt((x - 37) ** 2 + (y - 32) ** 2 + (z - 28) ** 2)
+    np.testing.assert_allclose(volume[distance < radius - 4].mean(), 1, atol=0.1)
+    np.testing.assert_allclose(volume[(distance > 16) & (distance < 22)].mean(), 0, atol=0.05)
+
+
+def test_the_logarithm_gives_line_integrals_and_keeps_matter_dark(on):
+    thickness = np.array([[0.0, 100], [250, 400]])
+    image = (50 * np.exp(-thickness / 300) - 20).astype(np.float32)
+    found = arrays.to_host(wbp.log_intensity(on(image), offset=20.0))
+    np.testing.assert_allclose(found, np.log(50) - thickness / 300, atol=1e-5)
+    spoilt = arrays.to_host(wbp.log_intensity(on(np.array([[-3, 1, 5]], dtype=np.float32))))
+    np.testing.assert_allclose(spoilt, np.log([[0.01, 1, 5]]), atol=1e-6)
+
+
 def test_errors_say_what_was_wrong():
     views = np.zeros((1, 4, 64), dtype=np.float32)
     with pytest.raises(ValueError, match="filter is for rows of 32 pixels, the views have 64"):
@@ -138,3 +183,7 @@ def test_errors_say_what_was_wrong():
         wbp.hamming_like(64, 0.5)
     with pytest.raises(ValueError, match="not at least two different"):
         wbp.view_weights([3.0, 3.0])
+    with pytest.raises(ValueError, match="thickness is 0 pixels"):
+        wbp.exact(64, [0, 10], 0)
+    with pytest.raises(ValueError, match="mean is -1"):
+        wbp.log_intensity(np.full((4, 4), -1, np.float32))

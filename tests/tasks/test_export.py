@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 
 from kernels.align_coarse import aligned_shape
+from kernels.deformation import Deformation
 from kernels.geometry import project as project_points
+from tasks.alignment import DEFORMATION, stored
 from tasks.errors import NotThere, WrongParameter
 from tasks.export import export_series
+from tasks.formats.aretomo import read_aln
 from tasks.formats.ctffind import read_ctffind
 from tasks.formats.imod import read_command, read_excluded, read_tilts, read_xf
 from tasks.formats.imod_defocus import read_defocus
 from tasks.formats.mrc import open_frames, read_header, read_volume
+from tasks.import_alignment import imported_geometry
 from tasks.parameters import MotionParameters, Pipeline, ReconstructParameters
 from tasks.store import parse_project
 
@@ -181,7 +185,7 @@ def test_a_branch_without_results_is_an_error_that_names_the_others(
     run.motion()
     with pytest.raises(NotThere, match=r"nothing to export on branch 'other' .*main"):
         export_series(run.series.project.url, "TS_01", "other", "imod", tmp_path / "out")
-    with pytest.raises(WrongParameter, match="--to relion9: there are imod, mrc"):
+    with pytest.raises(WrongParameter, match="--to relion9: there are imod, aretomo, mrc"):
         export_series(run.series.project.url, "TS_01", "main", "relion9", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -286,3 +290,31 @@ def test_an_mrc_export_has_the_stack_its_halves_and_the_tomogram(fake_run, tmp_p
         np.testing.assert_array_equal(
             read_volume(tmp_path / "out" / f"TS_01_{half}.st"), run.begin("motion").array(half)[:]
         )
+
+
+@pytest.mark.parametrize("bent", [False, True])
+def test_aretomos_files_hold_the_alignment(fake_run, tmp_path: Path, bent: bool) -> None:  # type: ignore[no-untyped-def]
+    run = fake_run()
+    run.up_to_alignment()
+    result = run.series.current("main", "markerfree")
+    if bent:
+        field = Deformation(np.full((3, 5, 1), 20.0), 60.0)
+        times = np.linspace(0, 1, 7)
+        result.group().update_attributes({DEFORMATION: stored(field, times)})
+    export_series(run.series.project.url, "TS_01", "main", "aretomo", tmp_path)
+    folder = tmp_path / "TS_01"
+    found = read_aln(folder / "TS_01.aln")
+    record = run.series.record("main")
+    assert found.size == (96, 80, 7)
+    assert found.dark == ((6, record.views[6].tilt_angle),)
+    again = imported_geometry(folder / "TS_01.aln", record, (80, 96), 1.35)
+    for i in record.included:
+        expected = record.geometry(i)
+        assert again[i].tilt == pytest.approx(expected.tilt, abs=0.006)
+        assert again[i].axis == pytest.approx(expected.axis, abs=1e-4)
+        assert again[i].shift_x == pytest.approx(expected.shift_x, abs=0.002)
+        assert again[i].shift_y == pytest.approx(expected.shift_y, abs=0.002)
+    assert len(found.local) == (6 * 25 if bent else 0)
+    if bent:
+        assert max(abs(s.shift_x) for s in found.local if s.view == 5) > 1
+    assert len((folder / "TS_01_TLT.txt").read_text().splitlines()) == 7

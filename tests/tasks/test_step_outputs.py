@@ -19,10 +19,13 @@ import pytest
 from flows.tomogram import STEP_TASKS
 from kernels.ctf import Ctf, ctf_2d
 from kernels.fourier import frequencies
+from kernels.geometry import View
+from kernels.geometry import project as project_points
 from tasks.discover import mdoc_source
+from tasks.formats.imod import FiducialPoint, write_points
 from tasks.formats.mrc import write_stack
 from tasks.ingest import read_series, store_series
-from tasks.parameters import Execution, ImportParameters, Pipeline
+from tasks.parameters import AlignParameters, Execution, ImportParameters, Pipeline
 from tasks.steps import STEPS
 from tasks.store import Series, parse_project
 
@@ -33,6 +36,7 @@ PARAMETERS = Pipeline.model_validate(
     {"coarse": {"pixel_size": 5.4}, "markerfree": {"pixel_size": 5.4, "thickness": 200.0}}
     | {"reconstruct": {"thickness": 200.0}}
 )
+BEADS = np.random.default_rng(2).uniform(-280, 280, (9, 3)) * (1, 1, 0.4)  # Å
 TOLERANCE = 2e-3  # of a value, or of how far values spread: processors round differently
 
 
@@ -62,13 +66,27 @@ def write_movies(folder: Path) -> Path:
     return folder / "fixed.mdoc"
 
 
+def write_beads(path: Path) -> None:
+    """Write where beads would be seen, to 0.3 pixels: the movies have none."""
+    rng = np.random.default_rng(3)
+    points = []
+    for i, tilt in enumerate(sorted(TILTS)):
+        places = project_points(BEADS, View(tilt, 84.9, 7.0 * i, -4.0 * i, 1 + 1e-3 * i)) / PIXEL
+        for j, (x, y) in enumerate(places + rng.normal(0, 0.3, places.shape) + SIZE // 2):
+            points.append(FiducialPoint(j + 1, i + 1, x, y))
+    write_points(path, points)
+
+
 def run(folder: Path) -> Series:
     project = str(folder / "p.zarr")
+    write_beads(folder / "beads.csv")
+    align = AlignParameters(beads_from=str(folder / "beads.csv"))
+    pipeline = PARAMETERS.model_copy(update={"align": align})
     given = ImportParameters(mdoc="x", dose=3.0)
     store_series.fn(project, read_series.fn(mdoc_source(write_movies(folder)), given))
     for step in STEPS:
         execution = Execution(cluster="threads", workers=2)
-        STEP_TASKS[step].fn(project, "fixed", getattr(PARAMETERS, step), "main", execution)
+        STEP_TASKS[step].fn(project, "fixed", getattr(pipeline, step), "main", execution)
     return parse_project(project).series("fixed")
 
 

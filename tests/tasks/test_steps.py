@@ -58,6 +58,12 @@ CHANGED: dict[str, Any] = {
 }
 # Another value of every parameter of every step.
 OTHER: dict[str, dict[str, Any]] = {
+    "markerfree": {
+        "axis": "varying",
+        "tilt_offset": "apply",
+        "patches": (5, 5),
+        "regions": "1,1 9,1 1,9 9,9",
+    },
     "motion": {
         "binning": 2.0,
         "align": False,

@@ -84,7 +84,11 @@ def test_points_survive_a_round_trip(tmp_path: Path) -> None:
     points = (imod.FiducialPoint(1, 41, 10.125, -3.5, 0.25), imod.FiducialPoint(2, 1, 0, 0))
     imod.write_points(tmp_path / "a.csv", points)
     assert imod.read_points(tmp_path / "a.csv") == points
-    assert (tmp_path / "a.csv").read_text().startswith("marker,view,x_px,y_px,residual_px\n1,41,")
+    assert (
+        (tmp_path / "a.csv")
+        .read_text()
+        .startswith("marker,view,x_px,y_px,residual_px,sigma_px\n1,41,")
+    )
 
 
 def test_the_real_defocus_file_keeps_its_numbers(tmp_path: Path, shared_data: Path) -> None:
@@ -242,3 +246,26 @@ def test_an_inverted_gradient_is_flagged(tmp_path):
     path = tmp_path / "a.defocus"
     write_defocus(path, [DefocusRow(1, 1, -3.0, -3.0, 2e4, 1.9e4, 10.0)], inverted=True)
     assert read_defocus(path).inverted
+
+
+def test_a_table_of_points_that_a_person_has_edited_is_read(tmp_path: Path) -> None:
+    text = "view, marker ,x_px,y_px,note\r\n 3,7, 10.5 ,20,moved\r\n4,7,11,21\r\n"
+    (tmp_path / "a.csv").write_bytes(text.encode())
+    assert imod.read_points(tmp_path / "a.csv") == (
+        imod.FiducialPoint(7, 3, 10.5, 20.0),
+        imod.FiducialPoint(7, 4, 11.0, 21.0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("1,2,3", r"line 2: too few columns in '1,2,3'; complete the line"),
+        ("1,2,3,4,5,6,7", r"line 2: 7 columns in .*; give 6"),
+        ("1,2,x,4,5,6", r"line 2: .*'x'"),
+    ],
+)
+def test_an_unusable_row_of_points_is_named(tmp_path: Path, row: str, told: str) -> None:
+    (tmp_path / "a.csv").write_text("marker,view,x_px,y_px,residual_px,sigma_px\n" + row + "\n")
+    with pytest.raises(FormatError, match=told):
+        imod.read_points(tmp_path / "a.csv")

@@ -1,0 +1,145 @@
+"""An alignment that another program has made: IMOD's .xf and .tlt, AreTomo's .aln."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from kernels.geometry import View, in_plane_rotation, view_parts
+from tasks.errors import UnusableData
+from tasks.formats.aretomo import is_aln, read_aln
+from tasks.formats.imod import read_tilts, read_xf
+from tasks.formats.imod_geometry import view_from_xf
+from tasks.record import TiltSeries
+
+Line = TypeVar("Line")
+
+
+def imported_geometry(
+    path: Path, record: TiltSeries, shape: tuple[int, int], pixel_size: float
+) -> list[View]:
+    """Return how each view looks at the specimen, from another program's files.
+
+    Parameters
+    ----------
+    path : Path
+        A .xf file, with .tlt and .xtilt of the same stem beside it if there are, or an .aln file:
+        told by content.
+    record : TiltSeries
+    shape : (ny, nx)
+        Of the raw views.
+    pixel_size : float
+        Of them [Å].
+
+    Returns
+    -------
+    list of View
+        Of all views; those that the file leaves out have its first view's axis, and no shift.
+
+    Raises
+    ------
+    UnusableData, FormatError
+        Naming the file, the value and the remedy.
+    """
+    if not path.is_file():
+        raise UnusableData(f"{path}: no such file: correct coarse.alignment_from")
+    if is_aln(path):
+        return _from_aln(path, record, shape, pixel_size)
+    return _from_xf(path, record, shape, pixel_size)
+
+
+def lines_of_views(lines: Sequence[Line], record: TiltSeries, path: Path) -> dict[int, Line]:
+    """Return the line of each view, in a file of all views or of those that are not left out.
+
+    Raises
+    ------
+    UnusableData
+        If it has another number of lines.
+    """
+    views, included = len(record.views), record.included
+    if len(lines) not in (views, len(included)):
+        left = "" if len(included) == views else f", {len(included)} without those left out"
+        raise UnusableData(
+            f"{path}: {len(lines)} lines, and {record.name} has {views} views{left}: give "
+            "the file of this series"
+        )
+    of = range(views) if len(lines) == views else included
+    return dict(zip(of, lines, strict=True))
+
+
+def _from_xf(
+    path: Path, record: TiltSeries, shape: tuple[int, int], pixel_size: float
+) -> list[View]:
+    matrices, shifts = read_xf(path)
+    transforms = lines_of_views(list(zip(matrices, shifts, strict=True)), record, path)
+    angles = {
+        name: lines_of_views(read_tilts(beside).tolist(), record, beside)
+        for name in ("tlt", "xtilt")
+        if (beside := path.with_suffix(f".{name}")).is_file()
+    }
+    views: list[View | None] = []
+    for i, view in enumerate(record.views):
+        if i not in transforms:
+            views.append(None)
+            continue
+        try:
+            image, x, y = view_from_xf(*transforms[i], shape[1], shape[0])
+        except ValueError as error:
+            raise UnusableData(f"{path}: line of view {i + 1}: {error}: correct it") from error
+        axis, magnification, stretch, skew = view_parts(image)
+        tilt = angles.get("tlt", {}).get(i, view.tilt_angle)
+        views.append(
+            View(
+                float(tilt),
+                axis,
+                x * pixel_size,
+                y * pixel_size,
+                magnification,
+                float(angles.get("xtilt", {}).get(i, 0.0)),
+                stretch,
+                skew,
+            )
+        )
+    return _completed(views, record)
+
+
+def _from_aln(
+    path: Path, record: TiltSeries, shape: tuple[int, int], pixel_size: float
+) -> list[View]:
+    found = read_aln(path)
+    nx, ny, count = found.size
+    if count != len(record.views):
+        raise UnusableData(
+            f"{path}: of a stack of {count} views, and {record.name} has {len(record.views)}: "
+            "give the file of this series"
+        )
+    scale = shape[1] / nx  # AreTomo may have read a stack of another binning
+    if abs(shape[0] / ny - scale) > 0.02 * scale:
+        raise UnusableData(
+            f"{path}: of views of {nx}×{ny} pixels, {record.name} has {shape[1]}×{shape[0]}: "
+            "give the file of this series"
+        )
+    views: list[View | None] = [None] * count
+    for line in found.views:
+        rotation = in_plane_rotation(line.axis)
+        # In the terms of a .xf line, whose centre is IMOD's.
+        matrix = rotation.T / line.magnification
+        shift = -matrix @ (line.shift_x * scale, line.shift_y * scale)
+        _, x, y = view_from_xf(matrix, shift, shape[1], shape[0])
+        views[line.section] = View(
+            line.tilt, line.axis, x * pixel_size, y * pixel_size, line.magnification
+        )
+    return _completed(views, record)
+
+
+def _completed(views: Sequence[View | None], record: TiltSeries) -> list[View]:
+    """Return the views with those that the file leaves out turned like the first that it has."""
+    like = next((view for view in views if view is not None), None)
+    if like is None:
+        raise UnusableData(f"{record.name}: the alignment has no views")
+    return [
+        replace(like, tilt=of.tilt_angle, shift_x=0.0, shift_y=0.0) if view is None else view
+        for view, of in zip(views, record.views, strict=True)
+    ]

@@ -1,0 +1,67 @@
+"""Parameters of the alignment without markers."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from tasks.parameters.base import Pair, Parameters
+
+LEAST_REGIONS = 4  # fewer cannot tell a deformation from a shift
+
+
+class MarkerfreeParameters(Parameters):
+    """Refinement of the alignment by matching projections of the specimen itself."""
+
+    pixel_size: float = Field(
+        10.0, gt=0, description="pixel that the views are reduced to, at least about this [Å]"
+    )
+    thickness: float = Field(
+        3000.0, gt=0, description="depth of the volume that holds the specimen while matching [Å]"
+    )
+    rounds: int = Field(6, ge=1, le=50, description="most sweeps through the series")
+    tolerance: float = Field(
+        0.5, gt=0, description="sweeps end when the shifts change by less, root mean square [Å]"
+    )
+    axis: Literal["fixed", "one", "varying"] = Field(
+        "one", description="refine the tilt axis: not, one angle, or slowly varying over the tilt"
+    )
+    axis_range: float = Field(
+        10.0, ge=0, le=90, description="search of the axis on both sides of the nominal one [°]"
+    )
+    tilt_offset: Literal["measure", "apply", "off"] = Field(
+        "measure",
+        description="tilt of the specimen at stage 0: tell it, add it to the angles, or neither",
+    )
+    local: bool = Field(True, description="measure patches and fit a local deformation to them")
+    patches: Pair = Field((4, 4), description="patches across and along the tilt axis")
+    regions: str = Field(
+        "",
+        description="patches here instead of on a grid: 'x,y x,y …' in the view of lowest tilt "
+        "[pixels of the movies, from the first pixel]",
+    )
+    use_ctf: bool = Field(
+        False, description="check hand and tilt offset against the defocus gradient of the ctf step"
+    )
+    leave_out: bool = Field(True, description="leave out views that do not match the others")
+
+    def regions_listed(self) -> list[tuple[float, float]]:
+        """Return the regions as numbers x, y."""
+        return [_place(text) for text in re.split(r"[\s;]+", self.regions.strip()) if text]
+
+    @model_validator(mode="after")
+    def _regions_are_places(self) -> Self:
+        listed = self.regions_listed()
+        if listed and len(listed) < LEAST_REGIONS:
+            raise ValueError(f"{len(listed)} regions, at least {LEAST_REGIONS} are needed")
+        return self
+
+
+def _place(text: str) -> tuple[float, float]:
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no place, such as 1200,3000") from error
+    return x, y

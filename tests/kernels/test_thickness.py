@@ -1,0 +1,183 @@
+"""Thickness and position: planted slabs, and what a verdict does with disagreement."""
+
+from math import cos, inf, isnan, radians, tan
+
+import numpy as np
+import pytest
+
+from kernels import arrays, wbp
+from kernels.backproject import aligned_projection, backproject
+from kernels.geometry import View
+from kernels.project import project
+from kernels.thickness import Estimate, from_attenuation, verdict
+from kernels.thickness_beads import from_beads
+from kernels.thickness_profile import from_profiles, quick_filter, tile_profiles, without_gold
+
+SLABS = [(1400.0, 0.0, 0.0, 0.0), (900.0, 150.0, 4.0, -2.0), (1800.0, -300.0, -3.5, 2.5)]
+
+
+def middle(x, y, slab):
+    _, centre, pitch, rise = slab
+    return centre - x * tan(radians(pitch)) + y * tan(radians(rise))
+
+
+def height(slab):
+    """Extent of a slab along Z."""
+    return slab[0] * np.sqrt(1 + tan(radians(slab[2])) ** 2 + tan(radians(slab[3])) ** 2)
+
+
+def agrees(found, slab):
+    assert found.thickness == pytest.approx(slab[0], rel=0.05)
+    assert found.centre == pytest.approx(slab[1], abs=0.02 * slab[0])
+    assert found.pitch == pytest.approx(slab[2], abs=0.3)
+    assert found.rise == pytest.approx(slab[3], abs=0.3)
+
+
+@pytest.mark.parametrize("slab", SLABS)
+@pytest.mark.parametrize("seed", range(4))
+def test_beads_on_both_surfaces_tell_all(slab, seed):
+    rng = np.random.default_rng(seed)
+    x, y = rng.uniform(-2500, 2500, (2, 24))
+    side = np.where(rng.random(24) < 0.35, 0.5, -0.5)
+    side[:3], side[3:6] = 0.5, -0.5
+    z = middle(x, y, slab) + side * height(slab) + rng.normal(0, 20, 24)
+    z[10:12] += [0.4 * slab[0], 1.6 * slab[0]]  # two lie elsewhere
+    found = from_beads(np.column_stack([x, y, z]), z_error=20.0)
+    agrees(found, slab)
+    covered = from_beads(np.column_stack([x, y, z]), diameter=100.0, z_error=20.0)
+    assert covered.thickness == pytest.approx(found.thickness + 100)
+    for name, true in zip(("thickness", "centre", "pitch", "rise"), slab, strict=True):
+        assert abs(getattr(found, name) - true) < 5 * getattr(found, f"{name}_error")
+
+
+def test_the_ice_covers_beads_that_lie_deeper_or_less_deep():
+    rng = np.random.default_rng(6)
+    x, y = rng.uniform(-2500, 2500, (2, 60))
+    side = np.sign(rng.normal(size=60))
+    z = side * (500 - 50 - rng.uniform(5, 80, 60)) + rng.normal(0, 10, 60)
+    found = from_beads(np.column_stack([x, y, z]), diameter=100.0, z_error=10.0)
+    assert found.thickness == pytest.approx(1000, rel=0.05)
+
+
+def test_beads_of_one_layer_or_all_over_tell_no_thickness():
+    rng = np.random.default_rng(5)
+    x, y = rng.uniform(-2500, 2500, (2, 30))
+    slab = (1000.0, 100.0, 3.0, -1.0)
+    for z in (rng.normal(0, 20, 30), rng.uniform(-500, 500, 30)):
+        found = from_beads(np.column_stack([x, y, middle(x, y, slab) + z]))
+        assert isnan(found.thickness)
+        assert abs(found.pitch - 3) < 4 * found.pitch_error
+    assert isnan(from_beads(np.zeros((4, 3))).pitch)
+
+
+@pytest.mark.parametrize("pitch", [0.0, 5.0, -8.0])
+def test_views_that_darken_tell_thickness_and_pitch(pitch):
+    rng = np.random.default_rng(1)
+    tilts = np.arange(-60, 61, 3.0)
+    means = 7 * np.exp(-1500 / (3000 * np.cos(np.radians(tilts + pitch))))
+    means *= rng.normal(1, 0.005, len(tilts))
+    means[[5, 30]] *= [0.6, 0.2]  # a grid bar
+    found = from_attenuation(means, tilts, 3000.0)
+    assert found.thickness == pytest.approx(1500, rel=0.05)
+    assert found.pitch == pytest.approx(pitch, abs=0.6)
+    assert found.thickness_error > 0.15 * 1500
+    assert isnan(found.centre)
+    assert isnan(from_attenuation(means[:4], tilts[:4], 3000.0).thickness)
+
+
+@pytest.mark.parametrize("slab", SLABS)
+def test_a_quick_tomogram_tells_all(on, slab):
+    # Point-like matter in the slab and nothing else, seen by 41 noisy views, beyond the field too.
+    voxel, shape, wide = 40.0, (128, 128, 128), (128, 128, 352)
+    rng = np.random.default_rng(2)
+    count = 60000
+    x, y, z = rng.uniform(-0.5, 0.5, (3, count)) * [[14000], [6000], [height(slab)]]
+    z += middle(x, y, slab)
+    density = np.zeros(wide, np.float32)
+    index = [np.rint(p / voxel).astype(int) + n // 2 for p, n in zip((z, y, x), wide, strict=True)]
+    kept = np.all([(i >= 0) & (i < n) for i, n in zip(index, wide, strict=True)], axis=0)
+    np.add.at(density, tuple(i[kept] for i in index), np.float32(-1))
+    views = [View(float(tilt), 0) for tilt in np.arange(-60, 61, 3.0)]
+    images = project(density, aligned_projection(views, wide, 128), (128, 128))
+    projection = aligned_projection(views, shape, 128)
+    row_filter = quick_filter(wbp.padded_width(128), voxel)
+    halves = []
+    for _ in range(2):
+        noise = rng.normal(0, images.std(), images.shape).astype(np.float32)
+        filtered = wbp.filter_views(images + noise, row_filter)
+        halves.append(backproject(filtered, projection, shape))
+    for other in (None, on(halves[1])):
+        profiles = tile_profiles(on(halves[0]), voxel, other=other)
+        found = from_profiles(profiles, inset=0.0)
+        agrees(found, slab)
+        assert from_profiles(profiles, inset=40.0).thickness == found.thickness + 80
+
+
+def test_gold_is_taken_out_of_a_view_and_nothing_else():
+    rng = np.random.default_rng(4)
+    plain = rng.normal(0, 0.1, (200, 220)).astype(np.float32)
+    image = plain.copy()
+    y, x = np.indices(image.shape)
+    for row, column in [(40, 50), (120, 160), (180, 30)]:
+        image[(y - row) ** 2 + (x - column) ** 2 < 5**2] -= 1.0
+    found = without_gold(image, 10.0)
+    changed = found != image
+    assert changed[image < plain - 0.5].all()
+    assert 3 * np.pi * 5**2 < changed.sum() < 3 * np.pi * 16**2
+    assert np.abs(found[changed]).max() < 0.15
+    np.testing.assert_array_equal(without_gold(plain, 10.0), plain)
+
+
+def test_no_slab_is_found_in_noise_or_nothing():
+    a, b = np.random.default_rng(3).standard_normal((2, 60, 96, 96), dtype=np.float32)
+    assert isnan(from_profiles(tile_profiles(a, 10.0, other=b)).thickness)
+    zeros = np.zeros((60, 96, 96), np.float32)
+    assert isnan(from_profiles(tile_profiles(zeros, 10.0)).thickness)
+    with pytest.raises(ValueError, match="not of one size"):
+        tile_profiles(a, 10.0, other=b[1:])
+    with pytest.raises(ValueError, match="too small for 20×20 tiles"):
+        tile_profiles(a, 10.0, tiles=(20, 20))
+
+
+def test_a_verdict_weighs_estimates_by_their_errors():
+    found = verdict(
+        [
+            Estimate("beads", 1000, 20, 10, 5, 1.0, 0.1, -1.0, 0.1),
+            Estimate("tomogram", 1040, 40, 20, 10, 1.2, 0.2),
+            Estimate("attenuation", 1100, 150, pitch=2.0, pitch_error=1.0),
+        ]
+    )
+    assert found.doubts == ()
+    weights = np.array([1 / 20**2, 1 / 40**2, 1 / 150**2])
+    assert found.slab.thickness == pytest.approx(weights @ [1000, 1040, 1100] / weights.sum())
+    assert found.slab.thickness_error == pytest.approx(weights.sum() ** -0.5)
+    assert (found.slab.rise, found.slab.rise_error) == (-1.0, pytest.approx(0.1))
+
+
+def test_a_verdict_leaves_out_what_disagrees_and_says_so():
+    found = verdict(
+        [
+            Estimate("beads", 1000, 20),
+            Estimate("tomogram", 1020, 20),
+            Estimate("attenuation", 1600, 60),
+        ]
+    )
+    assert found.slab.thickness == pytest.approx(1010)
+    assert found.doubts == ("thickness by attenuation is 1600 ± 60, by beads, tomogram 1010",)
+    two = verdict([Estimate("a", 1000, 20), Estimate("b", 1500, 50)])
+    assert two.slab.thickness == 1000
+    assert len(two.doubts) == 1
+    nothing = verdict([Estimate("a")])
+    assert isnan(nothing.slab.thickness)
+    assert nothing.slab.thickness_error == inf
+
+
+def test_pitch_adds_to_the_tilt():
+    # A slab of pitch 10° is seen edge-on at −80°: brightness and geometry agree about the sign.
+    x = np.linspace(-500, 500, 50)
+    z = -x * tan(radians(10))
+    seen = x * cos(radians(-10)) + z * np.sin(radians(-10))
+    depth = -x * np.sin(radians(-10)) + z * cos(radians(-10))
+    assert np.ptp(seen) > 1000
+    np.testing.assert_allclose(depth, 0, atol=1e-9)
+    assert arrays.is_numpy(seen)

@@ -1,7 +1,7 @@
 """The tilt axis by common lines: what runs along the axis looks the same in every view.
 
-Tilting moves matter across the axis only. So the sum of a view across the axis is a line that is the
-same in all views; for a wrong axis it is not. Half a turn of the axis, which reverses the hand,
+Tilting moves matter across the axis only. So the sum of a view across the axis is a line that is
+the same in all views; for a wrong axis it is not. Half a turn of the axis, which reverses the hand,
 gives the same lines and cannot be seen.
 """
 
@@ -57,8 +57,9 @@ class AxisEstimate:
 def differs(found: float, given: float, error: float) -> bool:
     """Tell whether an axis found with a standard error contradicts a given one [degrees].
 
-    The error counts what scatters between the views, not what they have in common, such as matter
-    that is seen by some only: less than `LEAST_DIFFERENCE` is none.
+    The error counts what scatters between views. What all have in common, such as little matter or
+    matter that high tilts bring into the strip, adds up to a degree in small fields: less than
+    `LEAST_DIFFERENCE` is no contradiction.
     """
     apart = (found - given + 90) % 180 - 90
     return bool(abs(apart) > max(LEAST_DIFFERENCE, 4 * error))
@@ -109,19 +110,26 @@ def _sheared_lines(image: Array, view: View, pixel_size: float, angles: Floats) 
     turned = turned * coverage(matrix, offset, shape, frame, image)
     # The same strip of the specimen in all views: narrower with the tilt.
     x = np.arange(side) - side // 2
-    half = WIDTH * side * stretch(view.tilt)
-    strip = 0.5 + 0.5 * np.cos(np.pi * np.clip((np.abs(x) / half - 0.7) / 0.3, 0, 1))
+    strip = _faded(x, WIDTH * side * stretch(view.tilt))
     low, high = (ceil(f * side) for f in LINE_BAND)
     columns = np.asarray(to_host(turned)) * (strip / np.sqrt((strip**2).sum()))
-    spectra = scipy.fft.rfft(columns, axis=0)[low : high + 1].astype(np.complex64)
-    k = np.arange(low, high + 1)[:, None] / side
+    spectra = scipy.fft.rfft(columns, axis=0)[: high + 1].astype(np.complex64)
+    spectra[:low] = 0
+    k = np.arange(high + 1)[:, None] / side
     # Along the line across an axis turned by the angle, y grows by x tan(angle).
     kept = np.flatnonzero(strip > 0)
     rows = []
     for angle in np.radians(angles):
         phases = np.exp(2j * np.pi * tan(angle) * (k * x[kept])).astype(np.complex64)
         rows.append((spectra[:, kept] * phases).sum(axis=1))
-    return np.array(rows, dtype=np.complex128)
+    # Cut alike for all angles: the image's own edges would have a say about the axis.
+    lines = scipy.fft.irfft(np.array(rows), side, axis=1) * _faded(x, WIDTH * side)
+    return np.asarray(scipy.fft.rfft(lines, axis=1)[:, low : high + 1], dtype=np.complex128)
+
+
+def _faded(x: NDArray[np.int64], half: float) -> Floats:
+    """Return a window at places `x`, 1 in the middle and 0 beyond `half`."""
+    return np.asarray(0.5 + 0.5 * np.cos(np.pi * np.clip((np.abs(x) / half - 0.7) / 0.3, 0, 1)))
 
 
 def estimate_axis(lines: Sequence[Lines], axis: float, angles: Floats) -> AxisEstimate:
@@ -149,15 +157,15 @@ def estimate_axis(lines: Sequence[Lines], axis: float, angles: Floats) -> AxisEs
     stack = stack / np.maximum(strength, 1e-12)
     scores = _scores(stack)
     best = _maximum(angles, scores)
-    groups = min(GROUPS, len(lines))
-    others = np.array(
-        [
-            _maximum(angles, _scores(stack[np.arange(len(stack)) % groups != g]), best)
-            for g in range(groups)
-        ]
-    )
-    error = float(np.sqrt((groups - 1) * np.mean((others - others.mean()) ** 2)))
+    error = _jackknife(stack, angles, best)
     return AxisEstimate(axis + best, error, axis + angles, scores)
+
+
+def _jackknife(stack: NDArray[np.complex128], angles: Floats, best: float) -> float:
+    """Return the standard error from leaving out groups of views in turn."""
+    group = np.arange(len(stack)) % min(GROUPS, len(stack))
+    left = np.array([_maximum(angles, _scores(stack[group != g]), best) for g in np.unique(group)])
+    return float(np.sqrt((len(left) - 1) * np.mean((left - left.mean()) ** 2)))
 
 
 def _weights(stack: NDArray[np.complex128]) -> Floats:

@@ -12,12 +12,19 @@ AXIS = 85.3
 TILTS = tuple(float(t) for t in range(-60, 61, 6))
 
 
-def dots(points: np.ndarray, view: View, rng: np.random.Generator, noise: float) -> np.ndarray:
+def dots(
+    points: np.ndarray,
+    view: View,
+    rng: np.random.Generator,
+    noise: float,
+    shape: tuple[int, int] = SHAPE,
+) -> np.ndarray:
     """Dark dots of 30 Å radius where `view` sees `points`, in white noise."""
-    image = noise * rng.normal(size=SHAPE)
-    rows, columns = np.indices(SHAPE)
-    for x, y in project(points, view) / PIXEL + (SHAPE[1] // 2, SHAPE[0] // 2):
-        if -10 < x < SHAPE[1] + 10 and -10 < y < SHAPE[0] + 10:
+    ny, nx = shape
+    image = noise * rng.normal(size=shape)
+    rows, columns = np.indices(shape)
+    for x, y in project(points, view) / PIXEL + (nx // 2, ny // 2):
+        if -10 < x < nx + 10 and -10 < y < ny + 10:
             near = np.s_[max(0, int(y) - 12) : int(y) + 13, max(0, int(x) - 12) : int(x) + 13]
             image[near] -= np.exp(-((rows[near] - y) ** 2 + (columns[near] - x) ** 2) / 18)
     return image.astype(np.float32)

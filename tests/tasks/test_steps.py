@@ -58,6 +58,7 @@ CHANGED: dict[str, Any] = {
 }
 # Another value of every parameter of every step.
 OTHER: dict[str, dict[str, Any]] = {
+    "coarse": {"reference": "cumulative", "axis": "given", "alignment_from": __file__},
     "markerfree": {
         "axis": "varying",
         "tilt_offset": "apply",

@@ -94,6 +94,7 @@ def align(
             "doubtful": _doubtful(tracks, solution, parameters.threshold),
             "variables": _variables(solution, used),
             "shape": list(_shape(work)),
+            "pixel_size": work.image_pixel_size,
             "diameter_A": work.input("fiducials").attributes().get("diameter_A"),
             DEFORMATION: stored(solution.deformation, times),
         },

@@ -18,6 +18,7 @@ from tasks import plots, plots_ctf, plots_ctf_view, plots_erase, plots_motion, p
 from tasks.errors import NotThere
 from tasks.export_motion import local_fields
 from tasks.formats.files import write_text
+from tasks.plots_alignment import alignment_plots
 from tasks.record import TiltSeries
 from tasks.steps import STEPS
 from tasks.store import Result, Series, parse_project
@@ -118,7 +119,10 @@ def _chapter(series: Series, branch: str) -> dict[str, Any]:
         "steps": [
             _step(result, result.attributes()) for result in results.values() if result is not None
         ],
-        "plots": _plots(record, results["motion"], results["ctf"], results["erase"]),
+        "plots": [
+            *_plots(record, results["motion"], results["ctf"], results["erase"]),
+            *alignment_plots(record, results["align"], results["erase"]),
+        ],
         "spectra": _spectra(record, results["ctf"]),
         "hand": plots_ctf.what_hand(record),
         "pictures": _views(record, results["motion"]),

@@ -33,6 +33,7 @@ from tasks.parameters import (
     ReconstructParameters,
     TransformParameters,
 )
+from tasks.plots_alignment import alignment_plots
 from tasks.reconstruct import reconstruct
 from tasks.store import Series, parse_project
 from tasks.transform import transform
@@ -282,3 +283,16 @@ def test_regions_are_read_from_the_command_line() -> None:
     assert given.exclude_regions == ((0, 0, 20, 40), (50, 6, 7, 8))
     with pytest.raises(ValueError, match="no list of x,y,width,height"):
         FiducialParameters.model_validate({"exclude_regions": "1,2,3"})
+
+
+def test_the_report_draws_the_alignment(drawn: tuple[Series, np.ndarray, list[View]]) -> None:
+    series, _, _ = drawn
+    record, result = series.record("main"), series.current("main", "align")
+    plots = alignment_plots(record, result, series.current("main", "erase"))
+    assert len(plots) == 4
+    assert all(plot.uri.startswith("data:image/svg+xml;base64,") for plot in plots)
+    assert "14 beads" in plots[0].alt
+    assert "free are shifts, rotation" in plots[1].alt
+    # Of a branch that uses another alignment nothing is drawn.
+    coarse = series.record_of({s: series.pointer("main", s) or "" for s in ("exclude", "coarse")})
+    assert alignment_plots(coarse, result, None) == alignment_plots(record, None, None) == []

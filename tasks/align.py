@@ -32,7 +32,7 @@ from tasks.work import Outcome, Work, begin, step_task
 Floats = NDArray[np.float64]
 
 LEAST_RATIO = 3.0  # measurements per unknown
-ONE_BY_ONE = 40  # beads up to which each is left out alone
+ONE_BY_ONE = 24  # beads up to which each is left out alone
 LOCAL_SPREAD = 50.0  # Å, of coefficients of a deformation
 
 

@@ -12,9 +12,14 @@ from numpy.typing import NDArray
 from kernels import bad_pixels, dose, fourier, tiles, warp, wbp, xrays
 from kernels.align_coarse import measure_pair, prepare_view
 from kernels.backproject import Projection, aligned_projection, backproject
+from kernels.bead_centre import NOISE_BOXES, ROUNDS, SAMPLES, box_size, centre_beads
+from kernels.bead_find import find_beads
+from kernels.bundle import solve
+from kernels.bundle_model import Model
 from kernels.ctf_fit import CtfSearch, ViewFit
 from kernels.ctf_rings import Optics
 from kernels.geometry import View
+from kernels.geometry import project as project_points
 from kernels.iterative import reconstruct
 from kernels.motion_local import estimate_motion
 from kernels.motion_sum import sum_frames
@@ -23,6 +28,7 @@ from kernels.project import project
 from kernels.reduce import reduce_image
 from kernels.resample import resample_view
 from kernels.spectra import polar_spectra, tile_box, tile_spectra
+from kernels.tracks import Tracks
 
 
 @dataclass(frozen=True)
@@ -306,6 +312,52 @@ def pair_correlation(size: int = 256) -> Work:
     )
 
 
+def bead_search(size: int = 1024) -> Work:
+    image = _images(size, size) + 20
+    return Work(
+        f"{size}×{size}",
+        lambda: find_beads(image, 2.7, 100.0),
+        traffic=4.0 * size**2,
+        flops=fourier_flops(size**2, 1),  # the rest is done on a tenth of the pixels
+    )
+
+
+def bead_centres(size: int = 1024) -> Work:
+    image, pixel, diameter = _images(size, size) + 20, 2.7, 100.0
+    half = size * pixel / 2 - 200
+    places = np.random.default_rng(1).uniform(-half, half, (25, 2))
+    box = box_size(SAMPLES)
+    # Two transforms of each box a round, and those of the boxes that tell the noise.
+    boxes = ROUNDS * 2 * len(places) + NOISE_BOXES**2
+    return Work(
+        f"{size}×{size}, {len(places)} beads",
+        lambda: centre_beads(image, pixel, diameter, places, 15.0),
+        traffic=4.0 * size**2,
+        flops=fourier_flops(size**2, 1) + 2 * fourier_flops(box**2, boxes),
+    )
+
+
+def bundle_step(n_views: int = 41, size: int = 1024) -> Work:
+    beads = max(8, size // 34)
+    rng = np.random.default_rng(2)
+    views = [View(float(tilt), 85.0) for tilt in np.linspace(-60, 60, n_views)]
+    points = rng.uniform(-1, 1, (beads, 3)) * (1300, 1300, 600)
+    view, point = (i.ravel() for i in np.indices((n_views, beads)))
+    xy = np.concatenate([project_points(points, v) for v in views]) + rng.normal(
+        0, 1, (view.size, 2)
+    )
+    tracks = Tracks(view, point, xy, np.ones(view.size), n_views, beads)
+    free = 5 * n_views
+    # Sums over the observations, the Schur complement, and the solution, of one step.
+    flops = 2.0 * view.size * 2 * (8 * 9 + 8 * 3 + 9) + 2.0 * free**2 * 3 * beads + free**3 / 1.5
+    return Work(
+        f"{n_views} views, {beads} beads of {size}",
+        lambda: solve(tracks, views, Model("all", "all", "all"), rounds=1, with_errors=False),
+        traffic=8.0 * view.size * 2 * (8 + 3 + 1),
+        flops=flops,
+    )
+
+
 KERNELS: dict[str, Callable[[], Work]] = {
     work.__name__: work
     for work in (
@@ -328,5 +380,8 @@ KERNELS: dict[str, Callable[[], Work]] = {
         reduction_by_kernel,
         normalisation,
         pair_correlation,
+        bead_search,
+        bead_centres,
+        bundle_step,
     )
 }

@@ -37,7 +37,7 @@ ADJUST_EVERY = 4  # views
 COVERED = 0.4  # share of the views it could be seen in, in which a bead must be seen
 LEAST_SEEN = 4  # views
 LEAST_TRACKS = 3
-CHANCE = 1e-3  # of a track by accident, among all that were tried
+CHANCE = 1e-2  # of a track by accident, among all that were tried
 
 
 @dataclass(frozen=True)
@@ -488,10 +488,7 @@ def _in_space(
 ) -> list[tuple[Row, float]]:
     """Return tracks, known places first, with the logarithm of the chance of each."""
     sky = _Sky.of(candidates, views, reach, field)
-    sizes = np.array([len(places) for places in sky.aligned])
-    rate = sizes * np.pi * sky.reach**2 / (field[0] * field[1])
     depths = np.arange(-DEPTH, DEPTH + 1, sky.reach)
-    trials = float(len(sizes) * sizes.max() * len(depths))
     found: list[tuple[Row, float]] = []
 
     def take(points: Floats) -> None:
@@ -499,7 +496,11 @@ def _in_space(
             row, here = sky.collect(point)
             if len(row) < max(LEAST_SEEN, COVERED * len(here)):
                 continue
-            # One candidate proposed the place, two numbers of the others fitted it.
+            # Of what no other bead explains, one candidate proposed the place, and two numbers of
+            # the others fitted it.
+            free = np.array([left.sum() for left in sky.free])
+            rate = free * np.pi * sky.reach**2 / (field[0] * field[1])
+            trials = float(free.sum() * len(depths))
             likely = max(stats.poisson.sf(len(row) - 3, rate[here].sum()), 1e-300)
             chance = float(np.log10(likely * trials))
             if chance > np.log10(CHANCE):

@@ -24,12 +24,13 @@ def dose_times(record: TiltSeries) -> NDArray[np.float64]:
     """Return for each view how far the series had come: 0 at its start, 1 at its end.
 
     By the dose at the middle of each view; by the order of acquisition where no dose is known.
+    Views that are left out count for neither end.
     """
     dose = np.array([view.prior_dose + view.dose / 2 for view in record.views])
     if not np.ptp(dose) > 0:
         dose = np.array([float(view.order) for view in record.views])
-    spread = float(np.ptp(dose)) or 1.0
-    return (dose - dose.min()) / spread
+    used = dose[list(record.included)] if record.included else dose
+    return (dose - used.min()) / (float(np.ptp(used)) or 1.0)
 
 
 def stored(deformation: Deformation | None, times: NDArray[np.float64]) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from tasks import cluster
 from tasks.parameters import (
     AlignParameters,
     CoarseParameters,
+    Ctf3dParameters,
     CtfParameters,
     DoseParameters,
     EraseParameters,
@@ -203,3 +204,15 @@ def reconstruct(
 ) -> None:
     """Reconstruct tomograms by weighted back-projection."""
     run_step("reconstruct", project, parameters, series, branch, execution)
+
+
+@step_flow(name="ctf3d")
+def ctf3d(
+    project: Project,
+    parameters: Ctf3dParameters = Ctf3dParameters(),
+    series: SeriesNames = None,
+    branch: Branch = "main",
+    execution: Execution = Execution(),
+) -> None:
+    """Reconstruct tomograms from views corrected for the CTF at planes of defocus."""
+    run_step("ctf3d", project, parameters, series, branch, execution)

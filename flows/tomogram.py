@@ -12,6 +12,7 @@ from tasks.align import align
 from tasks.choice import settled
 from tasks.coarse import coarse
 from tasks.ctf import ctf
+from tasks.ctf3d import ctf3d
 from tasks.dose import dose
 from tasks.erase import erase
 from tasks.errors import UserError, one_line
@@ -41,6 +42,7 @@ STEP_TASKS: dict[str, Task[..., Outcome]] = {
     "markerfree": markerfree,
     "transform": transform,
     "reconstruct": reconstruct,
+    "ctf3d": ctf3d,
 }
 
 

@@ -1,12 +1,14 @@
 """Back-projection in which each voxel takes, of every view, the image corrected at its defocus.
 
 Of a view there are as many images as planes cross the volume (`kernels.ctf_planes`); a voxel reads
-the nearest, or the two around its level, blended. All else is as in `kernels.backproject`, whose
-sums this one has too where every view has one image.
+the nearest, or the two around its level, blended. Of each image only those columns are kept that
+voxels read (`kernels.plane_images`). All else is as in `kernels.backproject`, whose sums this one
+has too where every view has one image.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from kernels.arrays import Array, asarray_like, cuda_module, device, is_cupy, is_numpy, namespace
 from kernels.backproject import CUDA_ROWS, CUDA_THREADS, Projection, Shape, fixed_point
 from kernels.ctf_planes import Planes
+from kernels.plane_images import Layout
 
 Vector = NDArray[np.float64]
 
@@ -27,8 +30,38 @@ def first_images(planes: Planes) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(planes.count)]).astype(np.int64)
 
 
+def pack(images: Array, layout: Layout) -> list[Array]:
+    """Return the columns kept of whole images, (n_images, rows, columns), plane by plane."""
+    xp = namespace(images)
+    packed = []
+    for level in layout.levels:
+        parts = [
+            images[int(i), :, int(layout.first[i]) : int(layout.first[i] + layout.count[i])]
+            for i in layout.of_plane(int(level))
+        ]
+        empty = xp.zeros((0, images.shape[1]), dtype=xp.float32, device=device(images))
+        packed.append(xp.concat([empty, *(xp.permute_dims(p, (1, 0)) for p in parts)], axis=0))
+    return packed
+
+
+def unpack(packed: Sequence[Array], layout: Layout, columns: int) -> Array:
+    """Return whole images, (n_images, rows, columns), 0 where no column is kept."""
+    xp = namespace(packed[0])
+    every = xp.concat(list(packed), axis=0)
+    rows, like = packed[0].shape[1], device(packed[0])
+    images = []
+    for first, count, place in zip(layout.first, layout.count, layout.place, strict=True):
+        kept = every[int(first + place) : int(first + place + count), :]
+        before = xp.zeros((int(first), rows), dtype=xp.float32, device=like)
+        after = xp.zeros((columns - int(first + count), rows), dtype=xp.float32, device=like)
+        images.append(xp.permute_dims(xp.concat([before, kept, after], axis=0), (1, 0)))
+    return xp.stack(images)
+
+
 def backproject_planes(
-    images: Array,
+    packed: Sequence[Array],
+    layout: Layout,
+    columns: int,
     projection: Projection,
     planes: Planes,
     shape: Shape,
@@ -41,9 +74,12 @@ def backproject_planes(
 
     Parameters
     ----------
-    images : (n_images, rows, columns) float32
-        Aligned, corrected and filtered; those of a view follow each other in order of its planes.
-        On the CPU it is fastest when rows are contiguous in memory, not columns.
+    packed : sequence of (columns kept, rows) float32
+        Aligned, corrected and filtered; one for each plane of the layout.
+    layout : Layout
+        Of them, made for the whole box.
+    columns : int
+        Width of the views.
     projection : Projection
         Of the whole box.
     planes : Planes
@@ -60,7 +96,7 @@ def backproject_planes(
 
     Returns
     -------
-    (nz, ny, nx) float32, where `images` lives
+    (nz, ny, nx) float32, where `packed` lives
 
     Raises
     ------
@@ -71,28 +107,39 @@ def backproject_planes(
     factors = np.ones(n_views) if weights is None else np.asarray(weights, dtype=np.float64)
     if not len(planes.x) == len(factors) == n_views:
         raise ValueError(f"{n_views} projections, {len(planes.x)} planes, {len(factors)} weights")
-    if images.shape[0] != planes.count.sum():
-        raise ValueError(f"{images.shape[0]} images for {planes.count.sum()} planes of all views")
-    if images.shape[2] < 2:
-        raise ValueError(f"images are {images.shape[2]} column wide, at least 2 are needed")
-    if shape[1] != images.shape[1] and projection.row_z is None:
-        raise ValueError(f"slab has {shape[1]} rows along y, the views have {images.shape[1]}")
-    if is_numpy(images):
-        return _on_cpu(images, projection, planes, shape, y_middle, z_start, factors)
-    if is_cupy(images):
-        xp = namespace(images)
+    if len(layout.images) != planes.count.sum():
+        raise ValueError(f"{len(layout.images)} images for {planes.count.sum()} planes of views")
+    kept = [layout.columns_of_plane(int(level)) for level in layout.levels]
+    if [part.shape[0] for part in packed] != kept:
+        raise ValueError(f"columns are {[part.shape[0] for part in packed]}, the layout has {kept}")
+    if columns < 2:
+        raise ValueError(f"images are {columns} column wide, at least 2 are needed")
+    rows = packed[0].shape[1]
+    if shape[1] != rows and projection.row_z is None:
+        raise ValueError(f"slab has {shape[1]} rows along y, the views have {rows}")
+    if is_numpy(packed[0]):
+        return _on_cpu(
+            packed, layout, columns, projection, planes, shape, y_middle, z_start, factors
+        )
+    if is_cupy(packed[0]):
+        xp = namespace(packed[0])
         volume = xp.zeros(shape, dtype=xp.float32)
-        rows = xp.ascontiguousarray(images)
-        launch = cuda_launch(rows, projection, planes, factors, volume, y_middle, z_start)
+        every = xp.ascontiguousarray(xp.concatenate(list(packed), axis=0).T)
+        launch = cuda_launch(
+            every, layout, columns, projection, planes, factors, volume, y_middle, z_start
+        )
         cuda_module("backproject_planes").get_function("backproject_planes")(*launch)
         return volume
+    images = unpack(packed, layout, columns)
     return reference_backproject_planes(
         images, projection, planes, shape, y_middle=y_middle, z_start=z_start, weights=weights
     )
 
 
 def _on_cpu(
-    images: NDArray[np.float32],
+    packed: Sequence[NDArray[np.float32]],
+    layout: Layout,
+    columns: int,
     projection: Projection,
     planes: Planes,
     shape: Shape,
@@ -111,7 +158,9 @@ def _on_cpu(
         of = projection.only(chosen)
         backproject_planes_cpu.accumulate(
             volume,
-            images,
+            packed,
+            layout.place,
+            columns,
             (of.x, of.z, of.offset),
             (planes.x[chosen], planes.z[chosen], (planes.offset + planes.y * y_middle)[chosen]),
             (starts[:-1][chosen], planes.first[chosen], planes.count[chosen]),
@@ -124,7 +173,9 @@ def _on_cpu(
 
 
 def cuda_launch(
-    images: Array,
+    every: Array,
+    layout: Layout,
+    columns: int,
     projection: Projection,
     planes: Planes,
     weights: Vector,
@@ -132,7 +183,10 @@ def cuda_launch(
     y_middle: float,
     z_start: int,
 ) -> tuple[tuple[int, int, int], tuple[int, int, int], tuple[Any, ...]]:
-    """Return grid, block and arguments of the CUDA kernel, arrays living where `images` does."""
+    """Return grid, block and arguments of the CUDA kernel, arrays living where `every` does.
+
+    `every` are all columns kept, (rows, columns kept): columns contiguous, as threads read them.
+    """
     nz, ny, nx = volume.shape
     grid = (-(-nx // CUDA_THREADS), nz, -(-ny // CUDA_ROWS))
     levels = (
@@ -140,15 +194,16 @@ def cuda_launch(
         for vector in (planes.x, planes.z, planes.offset + planes.y * y_middle - planes.first)
     )
     whole = (first_images(planes)[:-1].astype(np.int32), planes.count.astype(np.int32))
-    tables = (asarray_like(table, images) for table in (*levels, *whole))
-    factors = asarray_like(weights.astype(np.float32), images)
-    sizes = (len(weights), *images.shape[1:], nz, ny, nx, z_start, int(planes.blend))
+    tables = (asarray_like(table, every) for table in (*levels, *whole, layout.place))
+    factors = asarray_like(weights.astype(np.float32), every)
+    sizes = (len(weights), every.shape[0], columns, nz, ny, nx, z_start, int(planes.blend))
     arguments = (
-        images,
+        every,
         volume,
-        *fixed_point(projection, z_start + np.arange(nz), images),
+        *fixed_point(projection, z_start + np.arange(nz), every),
         *tables,
         factors,
+        np.int64(every.shape[1]),
     )
     return grid, (CUDA_THREADS, 1, 1), (*arguments, *map(np.int32, sizes))
 

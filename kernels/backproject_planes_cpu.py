@@ -6,6 +6,7 @@ sums are the same. All planes of all views are transposed for `ROW` rows at a ti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
@@ -21,7 +22,6 @@ from kernels.backproject_cpu import (
     Vectors,
     Volume,
     aligned_empty,
-    row_stride,
     write_rows,
 )
 from kernels.rows_cpu import LANES, ROW, add_rows
@@ -32,7 +32,7 @@ TIE = 1e-6  # as in kernels.backproject_planes
 
 @numba.njit(**OPTIONS)
 def _fill_blocks(  # type: ignore[no-untyped-def]
-    rows, stride, columns, x_step, z_step, offset, level_x, level_z, level_offset,
+    rows, place, columns, x_step, z_step, offset, level_x, level_z, level_offset,
     image, first_plane, planes, blend, weight, whole, part,
     n_rows, start, reach, z_start, first, last, out,
 ):  # fmt: skip
@@ -71,16 +71,19 @@ def _fill_blocks(  # type: ignore[no-untyped-def]
                         above = factor * (level - low)
                         below = factor - above
                         mixed |= above != 0
-                        at = ((image[view] + low) * stride + near) * ROW
-                        index[n, voxel] = at
+                        # Where nothing is taken any row will do: the column may not be kept.
+                        here = place[image[view] + low] + near
+                        next_plane = min(low + 1, planes[view] - 1)
+                        there = place[image[view] + next_plane] + near
+                        index[n, voxel] = here * ROW if below != 0 else 0
                         right[n, voxel] = below * share
                         left[n, voxel] = below * (1.0 - share)
-                        index[n + 1, voxel] = at + (stride * ROW if planes[view] > 1 else 0)
+                        index[n + 1, voxel] = there * ROW if above != 0 else 0
                         right[n + 1, voxel] = above * share
                         left[n + 1, voxel] = above * (1.0 - share)
                     else:
                         plane = max(int(np.ceil(level - 0.5 - TIE)), 0)
-                        index[n, voxel] = ((image[view] + plane) * stride + near) * ROW
+                        index[n, voxel] = (place[image[view] + plane] + near) * ROW if inside else 0
                         right[n, voxel] = factor * share
                         left[n, voxel] = factor * (1.0 - share)
             if seen:
@@ -112,7 +115,9 @@ def _fill_blocks(  # type: ignore[no-untyped-def]
 
 def accumulate(
     out: Volume,
-    images: Volume,
+    packed: Sequence[Volume],
+    place: Counts,
+    columns: int,
     vectors: Vectors,
     levels: Vectors,
     planes: tuple[Counts, Counts, Counts],
@@ -123,19 +128,19 @@ def accumulate(
 ) -> None:
     """Add to `out` the slab that `kernels.backproject_planes` describes.
 
-    `planes` are the index of each view's first image, its first plane, and how many it has. Uses
-    ``numba.get_num_threads()`` threads, and memory for `ROW` rows of all images.
+    `packed` are the columns kept of all images, (columns, rows), `place` where each image's
+    column 0 would lie among them; `planes` the index of each view's first image, its first plane,
+    and how many it has. Uses ``numba.get_num_threads()`` threads, and memory for `ROW` rows of
+    all images.
     """
-    (_, n_rows, columns), (nz, _, nx) = images.shape, out.shape
+    n_rows, (nz, _, nx) = packed[0].shape[1], out.shape
     whole = np.floor(row_shifts).astype(np.int64)
     part = row_shifts - whole
     reach = ROW - 1 if part.any() else ROW
-    stride = row_stride(columns)
-    image, first_plane, count = planes
-    # Only the images of these views are turned, and numbered anew.
-    own = np.concatenate([image[[v]] + np.arange(count[v]) for v in range(len(image))])
-    begins = np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64)
-    rows = aligned_empty((len(own) * stride, ROW))
+    begins = np.concatenate([[0], np.cumsum([len(columns) for columns in packed])])
+    # One column more: linear interpolation reads it, with weight 0, after the last.
+    rows = aligned_empty((int(begins[-1]) + 1, ROW))
+    rows[-1] = 0
     blocks = -(-nz // BLOCK_Z) * -(-nx // BLOCK_X)
     threads = numba.get_num_threads()
     ends = np.linspace(0, blocks, min(blocks, 8 * threads) + 1).astype(int).tolist()
@@ -143,17 +148,17 @@ def accumulate(
         for start in range(0, n_rows, reach):
             stop = min(start + ROW, n_rows)
 
-            def turn(place: int, start: int = start, stop: int = stop) -> None:
-                into = rows[place * stride : place * stride + columns]
-                into[:, : stop - start] = images[own[place], start:stop].T
+            def gather(i: int, start: int = start, stop: int = stop) -> None:
+                into = rows[begins[i] : begins[i + 1]]
+                into[:, : stop - start] = packed[i][:, start:stop]
                 into[:, stop - start :] = 0
 
             def fill(piece: int, start: int = start) -> None:
                 _fill_blocks(
-                    rows, stride, columns, *vectors, *levels, begins, first_plane, count, blend,
+                    rows, place, columns, *vectors, *levels, *planes, blend,
                     weights, whole, part, n_rows, start, reach, z_start,
                     ends[piece], ends[piece + 1], out,
                 )  # fmt: skip
 
-            list(pool.map(turn, range(len(own))))  # list: wait, and raise what they raised
+            list(pool.map(gather, range(len(packed))))  # list: wait, and raise what they raised
             list(pool.map(fill, range(len(ends) - 1)))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from kernels.align_coarse import aligned_shape
 from kernels.geometry import image_matrix
+from tasks.box import angstrom, chosen_binning
 from tasks.formats.imod import write_tilts, write_xf
 from tasks.formats.imod_commands import write_newst, write_tilt
 from tasks.formats.imod_geometry import aligned_origin, tilt_volume, xf_from_view
 from tasks.parameters import ReconstructParameters
-from tasks.reconstruct import chosen_binning
 from tasks.record import TiltSeries
 from tasks.store import Result
 
@@ -66,8 +66,9 @@ def write_reconstruction(
         binning, shape, centre = made["binning"], made["shape"], made["centre"]
     else:
         binning = chosen_binning(parameters, pixel_size)
+        voxel = pixel_size * binning
         rows, columns = aligned_shape((size[1], size[0]), views[record.included[0]].axis)
-        depth = max(2, round(parameters.thickness / (pixel_size * binning)))
+        depth = max(2, round(angstrom(parameters.thickness, voxel) / voxel))
         shape, centre = (depth, rows // binning, columns // binning), (0.0, 0.0, 0.0)
     x, y, z = (c / pixel_size for c in centre)
     # The aligned stack is as large as the tomogram, and reaches as far where that is off-centre.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
+from operator import getitem
 from typing import Any
 
 from distributed import KilledWorker, as_completed
@@ -32,13 +33,21 @@ class Unit:
 
 
 def scatter(
-    function: Callable[..., Any], units: Sequence[Unit], execution: Execution
+    function: Callable[..., Any],
+    units: Sequence[Unit],
+    execution: Execution,
+    *,
+    hold: bool = False,
 ) -> Iterator[tuple[Unit, Any]]:
     """Run ``function(*unit.arguments)`` for every unit and yield the reports as they come.
 
     One unit per worker is under way, so that a long series neither floods the scheduler nor piles
     up in memory, and a dead worker costs only what it was doing: Dask runs that again elsewhere,
     and knows which unit was to blame. The first error ends the rest.
+
+    With `hold`, what the function returns stays in the memory of the worker that made it, and what
+    is yielded stands for it in the arguments of later units, whole or by `part_of`: what a lost
+    worker held is made again where it is needed. It is dropped with the last reference.
 
     Raises
     ------
@@ -52,11 +61,18 @@ def scatter(
     if execution.cluster == cluster.THREADS:
         yield from _on_threads(function, units, execution)
     else:
-        yield from _on_dask(function, units, execution)
+        yield from _on_dask(function, units, execution, hold)
+
+
+def part_of(held: Any, index: int, execution: Execution) -> Any:
+    """Return what stands for ``held[index]``, which only travels where it is needed."""
+    if execution.cluster == cluster.THREADS:
+        return held[index]
+    return cluster.client_of(execution).submit(getitem, held, index, pure=False)
 
 
 def _on_dask(
-    function: Callable[..., Any], units: Sequence[Unit], execution: Execution
+    function: Callable[..., Any], units: Sequence[Unit], execution: Execution, hold: bool
 ) -> Iterator[tuple[Unit, Any]]:
     client = cluster.client_of(execution)
     todo = iter(units)
@@ -74,13 +90,19 @@ def _on_dask(
         for future in futures:
             unit = under_way.pop(future.key)
             try:
-                report = future.result()
+                if not hold:
+                    report = future.result()
+                elif error := future.exception():
+                    raise error
+                else:
+                    report = future
             except KilledWorker as error:
                 raise UserError(
                     f"{unit.name}: killed {error.allowed_failures + 1} workers in a row, most "
                     "likely for want of memory: use fewer --workers or a larger --memory"
                 ) from error
-            future.release()
+            if not hold:
+                future.release()
             # Workers may have come or gone meanwhile: one unit for each.
             room = max(0, cluster.worker_count(execution) - len(under_way))
             for following in islice(todo, room):

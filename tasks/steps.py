@@ -213,12 +213,27 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "reconstruct",
-            version=2,
+            version=3,
             reads=("views.tilt_angle", "acquisition.pixel_size"),
-            about="reconstruct the tomogram by weighted back-projection",
+            about="reconstruct the tomogram by weighted back-projection, SIRT or SART",
             inputs=("dose", "exclude", "{alignment_step}"),
-            asks={"erase_gold": ("align",)},
+            asks={"erase_gold": ("align",), "by_frames": ("motion", "erase")},
             result="tomogram",
+        ),
+        Step(
+            "ctf3d",
+            version=1,
+            reads=(
+                "views.tilt_angle",
+                "acquisition.pixel_size",
+                "acquisition.voltage",
+                "acquisition.cs",
+                "acquisition.amplitude_contrast",
+            ),
+            about="reconstruct the tomogram from views corrected for the CTF at planes of defocus",
+            inputs=("dose", "exclude", "{alignment_step}", "ctf"),
+            asks={"erase_gold": ("align",), "by_frames": ("motion", "erase")},
+            side=True,
         ),
     )
 }

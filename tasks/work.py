@@ -193,6 +193,36 @@ class Work:
             self._tell(done, len(units))
         return reports
 
+    def hold(
+        self, function: Callable[..., Any], units: Sequence[Unit], memory: int
+    ) -> dict[str, Any]:
+        """Run units whose results stay with the workers, as arguments of later units.
+
+        Parameters
+        ----------
+        function : callable
+            Importable by the workers; returns arrays.
+        units : sequence of Unit
+        memory : int
+            Most memory that one unit takes [bytes].
+
+        Returns
+        -------
+        dict
+            Unit name → what stands for its result; see `tasks.scatter.part_of`.
+
+        Raises
+        ------
+        WrongParameter
+            If a worker has less memory than one unit takes.
+        """
+        self._check_memory(memory)
+        held: dict[str, Any] = {}
+        for unit, made in scatter(function, units, self.execution, hold=True):
+            held[unit.name] = made
+            self._tell(len(held), len(units))
+        return held
+
     def _check_memory(self, memory: int) -> None:
         limit = cluster.worker_memory(self.execution)
         if memory > limit:

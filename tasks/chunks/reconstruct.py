@@ -3,143 +3,260 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kernels import wbp
-from kernels.arrays import to_host
-from kernels.backproject import aligned_projection, backproject
-from kernels.fourier import Shape, bin_images
+from kernels import iterative, wbp
+from kernels.arrays import Array, to_host
+from kernels.backproject import Projection, backproject
 from kernels.geometry import View
-from kernels.resample import Field, resample_view
-from tasks.alignment import Gold
+from tasks.box import Box, angstrom
+from tasks.chunks.aligned import OneView, Source, rows_between
 from tasks.chunks.device import on_device
-from tasks.chunks.dose import Weighting
-from tasks.errors import UnusableData
 from tasks.parameters import ReconstructParameters
+from tasks.parameters.tomogram import TomogramParameters
 from tasks.store import Result
 
-# Voxels hold thousandths of the beam's relative contrast per voxel: numbers near 1, so that
-# float16 keeps its eleven bits.
-SCALE = 1000.0
-# Filtered rows of the aligned views (view, y, x): goes with the units when the result is complete.
-ROWS = "unit/rows"
+Volume = NDArray[np.float32]
+Halves = Literal["none", "frames", "views"]
+HALVES = ("odd", "even")
+# Standard deviations of the noise that the largest stored number stands for.
+RANGE = {"int16": 65.0, "int8": 6.4}
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """How the rows of the views become a slab.
+
+    Attributes
+    ----------
+    views : tuple of View
+    box : Box
+    turned : bool
+        Whether the specimen is tilted about x, so that rows mix.
+    parameters : ReconstructParameters
+    """
+
+    views: tuple[View, ...]
+    box: Box
+    turned: bool
+    parameters: ReconstructParameters
+
+    @property
+    def iterates(self) -> bool:
+        """Whether the views are left unfiltered, and their projections compared with them."""
+        return self.parameters.method != "wbp"
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Factor of each view in weighted back-projection."""
+        if self.parameters.weighting == "exact":
+            return np.ones(len(self.views))
+        return wbp.angular_steps([view.tilt for view in self.views])
+
+    def row_filter(self, place: int) -> wbp.Filter:
+        """Return the filter of the rows of one view, that at `place` of `views`."""
+        given, n = self.parameters, wbp.padded_width(self.box.frame[1])
+        if given.weighting == "exact":
+            tilts = [view.tilt for view in self.views]
+            thickness = float(self.box.shape[0])
+            row_filter = wbp.exact(n, tilts, thickness, given.radial_cutoff, given.radial_falloff)
+            row_filter = row_filter[place, 0]
+        elif given.weighting == "hamming":
+            row_filter = wbp.hamming_like(n, given.radial_cutoff)
+        else:
+            row_filter = wbp.ramp(n, given.radial_cutoff, given.radial_falloff)
+        if given.sirt_like_iterations:
+            row_filter = row_filter * wbp.sirt_like(n, given.sirt_like_iterations)
+        return row_filter
+
+    def rows(self, start: int, stop: int) -> tuple[int, int]:
+        """Return [first, last) of the frame's rows that rows [start, stop) of the box need."""
+        first, last = start + self.box.first_row, stop + self.box.first_row
+        if not self.turned:
+            return first, last
+        projection = self.box.projection(self.views, self.turned)
+        planes = np.arange(self.box.shape[0])
+        low, high = projection.rows_needed(first, last, planes)
+        if self.iterates:  # the rays of those rows cross further rows of the box
+            reach = 2 * max(first - low, high - last)
+            low, high = low - reach, high + reach
+        return max(low, 0), min(high, self.box.frame[0])
+
+    def made(self, rows: Array, start: int, stop: int, keep: Any = None) -> Array:
+        """Return the slab (nz, stop − start, nx) of views' rows (view, row, column)."""
+        projection = self.box.projection(self.views, self.turned)
+        low = start + self.box.first_row
+        first = self.rows(start, stop)[0]
+        nz, _, nx = self.box.shape
+        if self.iterates:
+            return self._iterated(rows, projection, low, first, stop - start, keep)
+        of = projection.of_rows(low, first) if self.turned else projection
+        return backproject(rows, of, (nz, stop - start, nx), weights=self.weights)
+
+    def _iterated(
+        self, rows: Array, projection: Projection, low: int, first: int, count: int, keep: Any
+    ) -> Array:
+        given, (nz, _, nx) = self.parameters, self.box.shape
+        n_rows = rows.shape[1]
+        # With x-axis tilt the rows around the slab are solved for, too, and dropped.
+        of = projection.of_rows(first, first) if self.turned else projection
+        shape, inner = (nz, n_rows, nx), slice(low - first, low - first + count)
+        sign = 1.0 if given.invert else -1.0  # matter bright, which "positive" needs
+        start = None
+        if given.start == "wbp":
+            filtered = [wbp.filter_views(rows[i], self.row_filter(i)) for i in range(len(rows))]
+            start = sign * backproject(np.stack(filtered), of, shape, weights=self.weights)
+        mask = None
+        if given.mask is not None:
+            height = angstrom(given.mask, self.box.voxel) / self.box.voxel
+            inside = np.abs(np.arange(nz) - nz // 2) <= height / 2
+            mask = on_device(inside.astype(np.float32)[:, None, None])
+        volume = iterative.reconstruct(
+            rows * np.float32(sign),
+            of,
+            shape,
+            given.iterations,
+            subsets=1 if given.method == "sirt" else min(given.subsets, len(self.views)),
+            relaxation=given.relaxation,
+            positive=given.positive,
+            mask=mask,
+            start=start,
+            callback=keep and (lambda n, v: keep(n, sign * v[:, inner])),
+        )
+        return np.float32(sign) * volume[:, inner]
 
 
 def filter_view(
-    source: Result,
-    target: Result,
-    index: int,
+    source: Source,
+    one: OneView,
     place: int,
-    view: View,
-    pixel_size: float,
-    binning: int,
-    weighting: Weighting | None,
-    parameters: ReconstructParameters,
-    turned: bool = False,
-    field: Field | None = None,
-    gold: Gold | None = None,
-) -> dict[str, Any]:
-    """Bring one view into the aligned frame as relative contrast, and filter its rows.
+    how: Reconstruction,
+    slabs: Sequence[tuple[int, int]],
+) -> tuple[Volume, ...]:
+    """Bring one view into the aligned frame, and filter its rows.
 
     Parameters
     ----------
-    source : Result
-        With images (view, y, x).
-    target : Result
-        With array `ROWS` (view, y, x) of the aligned, binned views.
-    index, place : int
-        Of the view in `source` and in `target`.
-    view : View
-    pixel_size : float
-        Of the images [Å].
-    binning : int
-    weighting : Weighting or None
-        By dose, unless the images have it.
-    parameters : ReconstructParameters
-    turned : bool
-        Whether rows are those of a specimen with x-axis tilt.
-    field : Field, optional
-        Deformation to undo.
-    gold : Gold, optional
-        Beads to be taken out.
+    source : Source
+    one : OneView
+    place : int
+        Of the view among `how.views`.
+    how : Reconstruction
+    slabs : sequence of (start, stop)
+        Rows of the box.
+
+    Returns
+    -------
+    tuple of (parts, rows, columns) float32
+        The rows that each slab needs: of the view, or of its halves.
     """
-    image = np.asarray(source.images()[index])
-    if gold is not None:
-        image = gold.without(image)
-    mean = float(image.mean())
-    if not mean > 0:
-        raise UnusableData(
-            f"{source.series.name}: view {index + 1} has a mean of {mean:g}: contrast needs a "
-            "positive one: exclude the view, or import movies whose background is not subtracted"
-        )
-    contrast = on_device((image / np.float32(mean) - np.float32(1)) * np.float32(SCALE))
-    rows = target.array(ROWS)
-    ny, nx = rows.shape[1:]
-    reduced, voxel = bin_images(contrast, binning), pixel_size * binning
-    if weighting is not None:
-        reduced = weighting.weighted(reduced, index, voxel)
-    aligned = resample_view(reduced, view, voxel, (ny, nx), fill=0.0, rows=turned, field=field)
-    padded = wbp.padded_width(nx)
-    row_filter = wbp.ramp(padded, parameters.radial_cutoff, parameters.radial_falloff)
-    if parameters.sirt_like_iterations:
-        row_filter = row_filter * wbp.sirt_like(padded, parameters.sirt_like_iterations)
-    if parameters.invert:
-        row_filter = -row_filter
-    rows[place] = to_host(wbp.filter_views(aligned, row_filter))
-    return {}
+    parts = source.aligned(one)
+    if not how.iterates:
+        row_filter = how.row_filter(place)
+        parts = [wbp.filter_views(part, row_filter) for part in parts]
+    whole = np.stack([to_host(part) for part in parts])
+    return tuple(np.array(rows_between(whole, *how.rows(*slab))) for slab in slabs)
 
 
 def back_project_slab(
     target: Result,
+    how: Reconstruction,
     start: int,
     stop: int,
-    views: Sequence[View],
-    voxel: float,
-    z_shift: float,
+    rows: Sequence[Volume],
+    step: float | None,
 ) -> dict[str, Any]:
-    """Back-project rows `start` to `stop` of all views into those of level 0 of the tomogram."""
-    stored, volume = target.array(ROWS), target.array("0")
-    nz, ny, nx = volume.shape
-    turned = any(view.x_tilt for view in views)
-    projection = aligned_projection(
-        views, (nz, ny, nx), stored.shape[2], voxel, (0.0, z_shift), rows=ny if turned else None
-    )
-    first, last = projection.rows_needed(start, stop, np.arange(nz))
-    first, last = max(first, 0), min(last, ny)
-    rows = on_device(np.asarray(stored[:, first:last]))
-    weights = wbp.angular_steps([view.tilt for view in views])
-    of = projection.of_rows(start, first) if turned else projection
-    slab = backproject(rows, of, (nz, stop - start, nx), weights=weights)
-    values = to_host(slab)
-    volume[:, start:stop] = values.astype(volume.dtype, copy=False)
+    """Reconstruct rows `start` to `stop` of the tomogram, and of its halves; write level 0.
+
+    `rows` are those of `filter_view`, of all views; `step` is what 1 of a stored integer means.
+    """
+    stacked = np.stack(rows, axis=1)
+    halves = how.parameters.halves
+    volumes = []
+    if halves == "views":
+        for odd in (0, 1):
+            chosen = np.arange(odd, len(how.views), 2)
+            views = tuple(how.views[i] for i in chosen)
+            half = Reconstruction(views, how.box, how.turned, how.parameters)
+            volumes.append(to_host(half.made(on_device(stacked[0][chosen]), start, stop)))
+        whole = to_host(how.made(on_device(stacked[0]), start, stop))
+    else:
+        keep = _keeper(target, how, start, stop) if halves == "none" else None
+        volumes = [to_host(how.made(on_device(part), start, stop, keep)) for part in stacked]
+        whole = volumes[0] if halves == "none" else (volumes[0] + volumes[1]) * np.float32(0.5)
+    return write_slab(target, start, stop, whole, volumes if halves != "none" else (), step)
+
+
+def _keeper(target: Result, how: Reconstruction, start: int, stop: int) -> Any:
+    every = how.parameters.keep_every
+    if every is None or not how.iterates:
+        return None
+
+    def keep(iteration: int, volume: Array) -> None:
+        if iteration % every == 0:
+            target.array(kept_name(iteration))[:, start:stop] = to_host(volume)
+
+    return keep
+
+
+def kept_name(iteration: int) -> str:
+    """Return the name of the array of a volume kept after some iterations."""
+    return f"iteration-{iteration:03d}"
+
+
+def noise_of_rows(how: Reconstruction, start: int, stop: int, rows: Sequence[Volume]) -> float:
+    """Return the standard deviation of a few rows of the tomogram: the scale of integers."""
+    return float(to_host(how.made(on_device(np.stack(rows, axis=1)[0]), start, stop)).std())
+
+
+def write_slab(
+    target: Result,
+    start: int,
+    stop: int,
+    whole: Volume,
+    halves: Sequence[Volume],
+    step: float | None,
+) -> dict[str, Any]:
+    """Write rows of level 0, and those of the halves; return their statistics."""
+    target.array("0")[:, start:stop] = stored(whole, target.array("0").dtype, step)
+    for name, half in zip(HALVES, halves, strict=False):
+        target.array(name)[:, start:stop] = stored(half, target.array(name).dtype, step)
     return {
-        "sum": float(values.sum(dtype=np.float64)),
-        "squares": float(np.square(values, dtype=np.float64).sum()),
-        "minimum": float(values.min()),
-        "maximum": float(values.max()),
+        "sum": float(whole.sum(dtype=np.float64)),
+        "squares": float(np.einsum("zyx,zyx->", whole, whole, dtype=np.float64)),
+        "minimum": float(whole.min()),
+        "maximum": float(whole.max()),
     }
+
+
+def stored(values: Volume, dtype: np.dtype[Any], step: float | None) -> NDArray[Any]:
+    """Return values as a number type has them; integers are multiples of `step`, and clipped."""
+    if dtype.kind != "i" or step is None:
+        return values.astype(dtype, copy=False)
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(values / np.float32(step)), limits.min, limits.max).astype(dtype)
+
+
+def step_of(parameters: TomogramParameters, noise: float) -> float | None:
+    """Return what 1 of a stored integer means, None where numbers are stored as they are."""
+    reach = RANGE.get(parameters.storage)
+    return None if reach is None else reach * noise / np.iinfo(parameters.storage).max
 
 
 def halve(target: Result, level: int, start: int, stop: int) -> dict[str, Any]:
     """Average 2×2×2 voxels of the level above into rows `start` to `stop` of `level`."""
     above, below = target.array(str(level - 1)), target.array(str(level))
     nz, _, nx = below.shape
-    part = np.asarray(above[: 2 * nz, 2 * start : 2 * stop, : 2 * nx], dtype=np.float32)
-    blocks = part.reshape(nz, 2, stop - start, 2, nx, 2)
-    below[:, start:stop] = blocks.mean(axis=(1, 3, 5)).astype(below.dtype)
+    part = np.asarray(above[: 2 * nz, 2 * start : 2 * stop, : 2 * nx])
+    total = np.zeros((nz, stop - start, nx), dtype=np.float32)
+    for z in (0, 1):
+        for y in (0, 1):
+            for x in (0, 1):
+                total += part[z::2, y::2, x::2]
+    total *= np.float32(0.125)
+    below[:, start:stop] = stored(total, below.dtype, 1.0)
     return {}
-
-
-def memory_of_view(shape: Shape, aligned: Shape) -> int:
-    """Return the most memory that `filter_view` takes [bytes]."""
-    return 100_000_000 + 4 * (6 * shape[0] * shape[1] + 8 * aligned[0] * aligned[1])
-
-
-def memory_of_rows(rows: int, views: int, nz: int, nx: int) -> int:
-    """Return the most memory that `back_project_slab` takes for `rows` rows [bytes].
-
-    The views' rows twice (once re-ordered), the slab twice (once in the stored number type).
-    """
-    return 100_000_000 + rows * nx * 4 * (2 * views + 2 * nz)

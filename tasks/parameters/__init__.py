@@ -7,7 +7,6 @@ the key of a result. How a step is executed (`Execution`) never does.
 from tasks.parameters.alignment import (
     Aligned,
     CoarseParameters,
-    ReconstructParameters,
     TransformParameters,
 )
 from tasks.parameters.base import Pair, Parameters
@@ -17,6 +16,7 @@ from tasks.parameters.imports import GainFlip, GainRotation, ImportParameters
 from tasks.parameters.markerfree import MarkerfreeParameters
 from tasks.parameters.motion import LEAST_PIXELS, MotionParameters, SumParameters
 from tasks.parameters.pipeline import Execution, Pipeline
+from tasks.parameters.tomogram import Ctf3dParameters, ReconstructParameters, TomogramParameters
 from tasks.parameters.views import (
     DoseParameters,
     EraseParameters,
@@ -30,6 +30,7 @@ __all__ = [
     "AlignParameters",
     "Aligned",
     "CoarseParameters",
+    "Ctf3dParameters",
     "CtfParameters",
     "DoseParameters",
     "EraseParameters",
@@ -48,5 +49,6 @@ __all__ = [
     "ReconstructParameters",
     "ReductionFilter",
     "SumParameters",
+    "TomogramParameters",
     "TransformParameters",
 ]

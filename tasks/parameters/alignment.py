@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -104,28 +104,3 @@ class TransformParameters(Aligned):
     def by_alignment(self) -> bool:
         """Whether the branch's alignment is used, and not a file."""
         return self.xf is None
-
-
-class ReconstructParameters(Aligned):
-    """Reconstruction by weighted back-projection."""
-
-    binning: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
-        "auto", description="binning of the views; auto: voxels of at least 5 Å"
-    )
-    thickness: float = Field(2400.0, gt=0, description="height of the tomogram [Å]")
-    z_shift: float = Field(
-        0.0, description="height of the tomogram's centre over the specimen's origin [Å]"
-    )
-    radial_cutoff: float = Field(
-        0.35, gt=0, le=0.5, description="start of the low-pass of the ramp filter [cycles/voxel]"
-    )
-    radial_falloff: float = Field(
-        0.035, ge=0, description="true standard deviation of its Gaussian end [cycles/voxel]"
-    )
-    sirt_like_iterations: int = Field(
-        0, ge=0, le=200, description="filter like so many iterations of SIRT; 0: plain ramp"
-    )
-    invert: bool = Field(False, description="write matter bright")
-    storage: Literal["float32", "float16"] = Field(
-        "float32", description="number type of the stored tomogram"
-    )

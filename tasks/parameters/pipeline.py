@@ -6,7 +6,6 @@ from pydantic import Field
 
 from tasks.parameters.alignment import (
     CoarseParameters,
-    ReconstructParameters,
     TransformParameters,
 )
 from tasks.parameters.base import Parameters
@@ -14,6 +13,7 @@ from tasks.parameters.ctf import CtfParameters
 from tasks.parameters.fiducials import AlignParameters, FiducialParameters
 from tasks.parameters.markerfree import MarkerfreeParameters
 from tasks.parameters.motion import MotionParameters
+from tasks.parameters.tomogram import Ctf3dParameters, ReconstructParameters
 from tasks.parameters.views import (
     DoseParameters,
     EraseParameters,
@@ -37,6 +37,7 @@ class Pipeline(Parameters):
     markerfree: MarkerfreeParameters = MarkerfreeParameters()
     transform: TransformParameters = TransformParameters()
     reconstruct: ReconstructParameters = ReconstructParameters()
+    ctf3d: Ctf3dParameters = Ctf3dParameters()
 
 
 class Execution(Parameters):

@@ -34,7 +34,8 @@ def _argument(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         assert value.flags.c_contiguous
         return ctypes.c_void_p(value.ctypes.data)
-    return {"i": ctypes.c_int, "f": ctypes.c_float}[np.dtype(value.dtype).kind](value.item())
+    kinds = {"int32": ctypes.c_int, "int64": ctypes.c_longlong, "float32": ctypes.c_float}
+    return kinds[np.dtype(value.dtype).name](value.item())
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,10 @@ from ome_zarr_models.v05.image import Image
 from kernels import geometry
 from kernels.deformation import Deformation, displacements
 from tasks.alignment import DEFORMATION, stored
+from tasks.box import chosen_binning
 from tasks.errors import WrongParameter
 from tasks.parameters import Execution, ReconstructParameters
-from tasks.reconstruct import chosen_binning, reconstruct
+from tasks.reconstruct import reconstruct
 from tasks.store import Result, Series, parse_project
 
 ONE, TWO = (Execution(cluster="threads", workers=n) for n in (1, 2))
@@ -172,3 +173,81 @@ def test_points_lie_where_the_alignment_has_them(copy: Series, x_tilt: float, be
         # mid-plane by Z, D is that of a point Z tan θ away: 0.1 voxel here.
         assert np.abs(found - middle)[1:].max() < (0.12 if bent else 0.05)
         assert abs(found[0] - middle[0]) < 0.35
+
+
+def test_parts_of_the_box_are_those_of_the_whole(copy: Series) -> None:
+    whole = tomogram(copy, thickness=300.0).array("0")[:]
+    part = tomogram(
+        copy, thickness="20px", width="40px", length="30px", x_shift="10px", y_shift="-8px",
+        z_shift="5px",
+    )  # fmt: skip
+    z, y, x = (n // 2 for n in whole.shape)
+    box = whole[z - 5 : z + 15, y - 23 : y + 7, x - 10 : x + 30]
+    np.testing.assert_allclose(part.array("0")[:], box, atol=1e-4 * np.abs(whole).max())
+    assert part.attributes()["centre"] == pytest.approx([10 * VOXEL, -8 * VOXEL, 5 * VOXEL])
+    with pytest.raises(WrongParameter, match="use a smaller length or y_shift"):
+        tomogram(copy, length="100px", y_shift="20px")
+
+
+@pytest.mark.parametrize("storage", ["int16", "int8"])
+def test_integers_are_scaled_by_the_noise(copy: Series, storage: str) -> None:
+    plain = tomogram(copy, thickness=300.0).array("0")[:]
+    result = tomogram(copy, thickness=300.0, storage=storage)
+    array, step = result.array("0"), result.attributes()["integer_step"]
+    assert array.dtype == np.dtype(storage)
+    inside = np.abs(plain) < step * np.iinfo(storage).max
+    assert inside.mean() > 0.98
+    assert np.abs(array[:] * step - plain)[inside].max() <= 0.51 * step
+
+
+@pytest.mark.parametrize("halves", ["views", "frames"])
+def test_halves_average_to_the_whole(copy: Series, halves: str) -> None:
+    result = tomogram(copy, thickness=300.0, halves=halves)
+    whole, odd, even = (result.array(name)[:] for name in ("0", "odd", "even"))
+    scale = np.abs(whole).max()
+    if halves == "frames":
+        np.testing.assert_allclose((odd + even) / 2, whole, atol=1e-5 * scale)
+    assert np.abs(odd - even).max() > 0.01 * scale
+    curve = result.attributes()["fsc"]
+    assert curve["fsc"][2] > 0.3  # both show the specimen
+    assert {name for name, _ in result.group().arrays()} >= {"odd", "even"}
+
+
+@pytest.mark.parametrize("method", ["sirt", "sart"])
+def test_iterations_bring_the_projections_nearer_to_the_views(copy: Series, method: str) -> None:
+    given: dict[str, Any] = {"thickness": 900.0, "method": method, "alignment": "coarse"}
+    result = tomogram(copy, **given, iterations=4, keep_every=2)
+    last, before = result.array("0")[:], result.array("iteration-002")[:]
+    np.testing.assert_array_equal(result.array("iteration-004")[:], last)
+    assert np.abs(last - before).max() > 0
+    fewer = tomogram(copy, **given, iterations=2).array("0")[:]
+    np.testing.assert_allclose(fewer, before, atol=1e-5 * np.abs(fewer).max())
+    positive = tomogram(copy, **given, iterations=2, positive=True, mask="60px").array("0")[:]
+    assert positive.max() <= 0  # matter is dark, ice 0
+    middle = len(positive) // 2
+    assert not positive[: middle - 31].any()
+    assert positive[middle - 20 : middle + 20].any()
+    warm = tomogram(copy, **given, iterations=1, start="wbp").array("0")[:]
+    assert np.corrcoef(warm.ravel(), last.ravel())[0, 1] > 0.3
+
+
+@pytest.mark.parametrize("weighting", ["hamming", "exact"])
+def test_other_filters_show_the_same_specimen(copy: Series, weighting: str) -> None:
+    plain = tomogram(copy, thickness=600.0).array("0")[:]
+    other = tomogram(copy, thickness=600.0, weighting=weighting).array("0")[:]
+    assert 0.5 < np.corrcoef(plain.ravel(), other.ravel())[0, 1] < 0.9999
+
+
+def test_the_logarithm_is_near_the_contrast_where_contrast_is_small(copy: Series) -> None:
+    plain = tomogram(copy, thickness=300.0).array("0")[:]
+    log = tomogram(copy, thickness=300.0, logarithm=True).array("0")[:]
+    assert np.corrcoef(plain.ravel(), log.ravel())[0, 1] > 0.9
+    assert np.abs(plain - log).max() > 0
+
+
+def test_an_angle_offset_turns_the_specimen(copy: Series) -> None:
+    plain = tomogram(copy, thickness=300.0).array("0")[:]
+    turned = tomogram(copy, thickness=300.0, angle_offset=3.0).array("0")[:]
+    assert np.abs(plain - turned).max() > 0.1 * np.abs(plain).max()
+    with_x = tomogram(copy, thickness=300.0, x_tilt=2.0).array("0")[:]
+    assert np.isfinite(with_x).all()

@@ -1,0 +1,133 @@
+"""The box of a tomogram: its voxels, and where it lies in the specimen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from kernels.align_coarse import aligned_shape
+from kernels.backproject import Projection, aligned_projection
+from kernels.geometry import View
+from tasks.errors import WrongParameter
+from tasks.parameters.tomogram import TomogramParameters
+
+FINEST_VOXEL = 5.0  # Å: what binning "auto" goes up to
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box of voxels, and the frame of aligned views that it is made from.
+
+    Attributes
+    ----------
+    voxel : float
+        [Å]
+    binning : int
+        Of the images.
+    frame : (rows, columns)
+        Of the aligned views, a pixel as large as a voxel.
+    shape : (nz, ny, nx)
+    first_row : int
+        Row of the frame that the box's row 0 is.
+    centre : (X, Y, Z)
+        Specimen coordinates of voxel n // 2 [Å].
+    """
+
+    voxel: float
+    binning: int
+    frame: tuple[int, int]
+    shape: tuple[int, int, int]
+    first_row: int
+    centre: tuple[float, float, float]
+
+    @property
+    def over_all_rows(self) -> tuple[int, int, int]:
+        """Shape of the box lengthened to all rows of the frame: what row numbers refer to."""
+        return self.shape[0], self.frame[0], self.shape[2]
+
+    def projection(self, views: Sequence[View], turned: bool) -> Projection:
+        """Return the projection into the frame of the box over all rows."""
+        return aligned_projection(
+            views,
+            self.over_all_rows,
+            self.frame[1],
+            self.voxel,
+            (self.centre[0], self.centre[2]),
+            rows=self.frame[0] if turned else None,
+        )
+
+
+def box_of(
+    name: str, parameters: TomogramParameters, views: Sequence[View], images: tuple[int, int],
+    pixel_size: float,
+) -> Box:  # fmt: skip
+    """Return the box that parameters ask for.
+
+    Parameters
+    ----------
+    name : str
+        Of the series.
+    parameters : TomogramParameters
+    views : sequence of View
+    images : (ny, nx)
+        Shape of the images.
+    pixel_size : float
+        Of the images [Å].
+
+    Raises
+    ------
+    WrongParameter
+        If the box is too small, or leaves the views along the tilt axis.
+    """
+    binning = chosen_binning(parameters, pixel_size)
+    voxel = pixel_size * binning
+    rows, columns = (n // binning for n in aligned_shape(images, views[0].axis))
+    if min(rows, columns) < 16:
+        raise WrongParameter(
+            f"{name}: binning {binning} leaves {rows}×{columns} pixels of "
+            f"{images[0]}×{images[1]}: use a smaller binning"
+        )
+    nz = max(2, round(angstrom(parameters.thickness, voxel) / voxel))
+    nx, ny = (
+        default if size is None else max(2, round(angstrom(size, voxel) / voxel))
+        for size, default in ((parameters.width, columns), (parameters.length, rows))
+    )
+    down = round(angstrom(parameters.y_shift, voxel) / voxel)
+    first = rows // 2 + down - ny // 2
+    if first < 0 or first + ny > rows:
+        raise WrongParameter(
+            f"{name}: rows {first} to {first + ny - 1} of a tomogram {ny} voxels long, shifted by "
+            f"{down}, are not among the {rows} of the views: use a smaller length or y_shift"
+        )
+    x, z = (angstrom(shift, voxel) for shift in (parameters.x_shift, parameters.z_shift))
+    return Box(voxel, binning, (rows, columns), (nz, ny, nx), first, (x, down * voxel, z))
+
+
+def chosen_binning(parameters: TomogramParameters, pixel_size: float) -> int:
+    """Return the binning of images of `pixel_size` [Å]: as given, or voxels of at least 5 Å."""
+    if parameters.binning != "auto":
+        return parameters.binning
+    return max(1, math.ceil(FINEST_VOXEL / pixel_size - 1e-6))
+
+
+def angstrom(length: float | str, voxel: float) -> float:
+    """Return a length [Å], given as such or in voxels, as ``350px``."""
+    return float(length[:-2]) * voxel if isinstance(length, str) else float(length)
+
+
+def turned_specimen(views: Sequence[View], parameters: TomogramParameters) -> list[View]:
+    """Return the views of the specimen turned as the parameters ask."""
+    return [
+        replace(
+            view,
+            tilt=view.tilt + parameters.angle_offset,
+            x_tilt=view.x_tilt + parameters.x_tilt,
+        )
+        for view in views
+    ]
+
+
+def blocks(length: int, size: int) -> list[tuple[int, int]]:
+    """Return [start, stop) of the parts of a length."""
+    return [(start, min(start + size, length)) for start in range(0, length, size)]

@@ -1,0 +1,274 @@
+"""3-D CTF correction: views corrected at many planes of defocus, back-projected into one tomogram.
+
+Work is split as the images demand. One unit transforms a view (once); then there is one unit for
+each plane, which corrects all views that the plane crosses, whole ones, so that no edge of a part
+shows; then one for each slab of rows, which back-projects all planes in order. What a plane's unit
+makes stays in its worker's memory, cut into the rows that each slab needs and to the columns in
+which the plane crosses the box: nothing is written but the tomogram. No volume is ever added to by
+two units: a lost worker costs what it held, which is made again, and sums are the same whatever
+the number of workers. Where the rows of all planes do not fit the workers together, slabs are
+made in several passes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from kernels import wbp
+from kernels.ctf import Ctf, wavelength
+from kernels.ctf_correct import Correction
+from kernels.ctf_planes import Planes, automatic_step, lay_planes, novactf_planes
+from kernels.plane_images import padded_shape
+from tasks.choice import settled_step
+from tasks.chunks.ctf3d import (
+    Correcting,
+    back_project_corrected,
+    correct_plane,
+    score_hands,
+    transform_view,
+)
+from tasks.chunks.reconstruct import Reconstruction, filter_view, noise_of_rows, step_of
+from tasks.errors import UnusableData, WrongParameter
+from tasks.parameters import Ctf3dParameters, Execution, ReconstructParameters
+from tasks.record import TiltSeries
+from tasks.scatter import Unit, part_of
+from tasks.tomogram import Job, complete, passes, prepare, slab_name, slabs_of
+from tasks.work import Outcome, Work, begin, step_task
+
+LEAST_ROWS = 128  # of a slab: what back-projection takes at once
+SAMPLE = 8
+
+
+@step_task("ctf3d")
+def ctf3d(
+    project: str,
+    series: str,
+    parameters: Ctf3dParameters = Ctf3dParameters(),
+    branch: str = "main",
+    execution: Execution = Execution(),
+) -> Outcome:
+    """Reconstruct a CTF-corrected tomogram, written as that of `reconstruct`.
+
+    Its attribute ``ctf_corrected`` says how.
+    """
+    parameters = settled_step(parameters, project, series, branch)
+    work = begin("ctf3d", project, series, parameters, branch, execution)
+    if work.done:
+        return work.adopt()
+    _refuse_corrected(work)
+    job = prepare(work, parameters)
+    hand = _hand(work, parameters)
+    how = _correcting(job, parameters, hand)
+    layout = how.layout()
+    nz, _, nx = job.box.shape
+    parts = 2 if parameters.by_frames else 1
+    wide, high = padded_shape(*job.box.frame, how.margin)
+    spectrum = wide * (high // 2 + 1) * (4 + 8 * parts)
+    spectra = spectrum * len(job.views)
+
+    def memory(rows: int) -> int:
+        return 100_000_000 + rows * 4 * (2 * parts * layout.columns + 3 * nz * nx)
+
+    slabs = slabs_of(job, memory, LEAST_ROWS)
+    step = None
+    if parameters.storage.startswith("int"):
+        step = step_of(parameters, _noise(job, parameters))
+    transformed: dict[str, Any] = {}
+    scores: dict[str, float] = {}
+    reports: dict[str, Any] = {slab_name(slab): work.result.unit(slab_name(slab)) for slab in slabs}
+    for together in passes(job, slabs, 4 * parts * layout.columns):
+        transformed = transformed or work.hold(
+            transform_view,
+            [
+                Unit(f"view-{one.index:03d}", (job.source, one, ctf, how))
+                for one, ctf in zip(job.each, how.ctfs, strict=True)
+            ],
+            memory=job.source.memory() + 3 * spectrum,
+        )
+        views = [transformed[f"view-{one.index:03d}"] for one in job.each]
+        if parameters.check_hand and not scores:
+            unit = Unit("hands", (views, how, hand, job.box.centre[2]))
+            made = work.hold(score_hands, [unit], spectra + 200_000_000)["hands"]
+            scores = made if isinstance(made, dict) else made.result()
+        planes = work.hold(
+            correct_plane,
+            [
+                Unit(
+                    f"plane-{level:+04d}",
+                    (
+                        [views[layout.images[i, 0]] for i in layout.of_plane(int(level))],
+                        [int(i) for i in layout.of_plane(int(level))],
+                        *(how, layout, together),
+                    ),
+                )
+                for level in layout.levels
+            ],
+            memory=spectra + 3 * spectrum + 100_000_000,
+        )
+        names = [f"plane-{level:+04d}" for level in layout.levels]
+        reports |= work.scatter(
+            back_project_corrected,
+            [
+                Unit(
+                    slab_name(slab),
+                    (
+                        *(work.result, how, layout, *slab),
+                        *([part_of(planes[name], i, execution) for name in names], step),
+                    ),
+                )
+                for i, slab in enumerate(together)
+            ],
+            memory=memory(max(stop - start for start, stop in together)),
+        )
+        del planes
+    row = {
+        "planes": len(layout.levels),
+        "step [Å]": how.planes.step,
+        "correction": how.correction.mode,
+        "hand": hand,
+        **{f"score, {name}": score for name, score in scores.items()},
+    }
+    said = _said(work.record, how, hand, scores)
+    return complete(job, reports, said, step, _extra(how, hand, scores), row)
+
+
+def _said(record: TiltSeries, how: Correcting, hand: int, scores: dict[str, float]) -> str:
+    levels = int((how.planes.first + how.planes.count).max() - how.planes.first.min())
+    said = f", CTF corrected at {levels} planes {how.planes.step / 10:.1f} nm apart"
+    if how.parameters.hand == "auto" and record.hand is None:
+        said += f" with hand {hand:+d}, which is unknown"
+    if scores and scores["opposite"] > max(scores["as used"], scores["none"]):
+        said += (
+            f"; hand {hand:+d} looks wrong: {-hand:+d} makes odd and even views agree better "
+            f"({scores['opposite']:.3f} against {scores['as used']:.3f}): check --hand"
+        ).replace("-1", "−1")
+    return said
+
+
+def _extra(how: Correcting, hand: int, scores: dict[str, float]) -> dict[str, Any]:
+    return {
+        "ctf_corrected": {
+            "by": "ctf3d",
+            "mode": how.correction.mode,
+            "step_A": how.planes.step,
+            "hand": hand,
+        },
+        "planes": {
+            "step_A": how.planes.step,
+            "first": how.planes.first.tolist(),
+            "count": how.planes.count.tolist(),
+        },
+        "hand_scores": scores,
+    }
+
+
+def _refuse_corrected(work: Work) -> None:
+    """Raise where the images have been corrected before."""
+    for step in work.keys:
+        if work.input(step).attributes().get("ctf_corrected"):
+            raise WrongParameter(
+                f"{work.series.name}: the images of {step} are corrected for the CTF already: "
+                "use reconstruct, or images without the correction"
+            )
+
+
+def _hand(work: Work, parameters: Ctf3dParameters) -> int:
+    if parameters.hand != "auto":
+        return parameters.hand
+    return work.record.hand or 1  # IMOD's usual; the message says so
+
+
+def _correcting(job: Job, parameters: Ctf3dParameters, hand: int) -> Correcting:
+    acquisition, box = job.work.record.acquisition, job.box
+    ctfs = aligned_ctfs(job.work.record, job.used, [view.axis for view in job.views])
+    step = parameters.defocus_step
+    if step == "auto":
+        step = automatic_step(parameters.resolution or 2 * box.voxel, acquisition.voltage)
+    nova = parameters.compat == "novactf"
+    mode = "flip" if nova else parameters.correction
+    planes: Planes
+    if nova:
+        planes = novactf_planes(
+            job.views, box.over_all_rows, box.voxel, box.centre[2], step=step, hand=hand
+        )
+    else:
+        centre = (box.centre[0], 0.0, box.centre[2])
+        planes = lay_planes(
+            *(job.views, box.over_all_rows, box.voxel, centre),
+            step=step,
+            hand=hand,
+            midplane=box.centre[2],
+            blend=parameters.blend,
+        )
+    tilts = [view.tilt for view in job.views]
+    steps = wbp.angular_steps(tilts)
+    weights = np.full(len(tilts), steps.mean()) if nova else steps
+    # A point spreads over λ Δf k; twice that leaves room for what the flips' edges add.
+    most = max(abs(ctf.defocus) for ctf in ctfs) * wavelength(acquisition.voltage)
+    margin = min(ceil(2 * most * 0.5 / box.voxel**2), max(box.frame) // 2)
+    correction = Correction(
+        mode, parameters.snr, parameters.snr_falloff, parameters.first_peak_intact
+    )
+    return Correcting(
+        *(job.views, tuple(ctfs), box, job.turned, planes, correction),
+        *(tuple(weights.tolist()), max(32, margin), parameters),
+    )
+
+
+def aligned_ctfs(record: TiltSeries, used: tuple[int, ...], axes: list[float]) -> list[Ctf]:
+    """Return the CTF of each view used, as its aligned image has it.
+
+    Those without an estimate get one between their neighbours' in tilt angle.
+
+    Raises
+    ------
+    UnusableData
+        If no view has an estimate.
+    """
+    known = {i: found for i in used if (found := record.views[i].ctf) is not None}
+    if not known:
+        raise UnusableData(f"{record.name}: no view has a CTF: `tiltflow ctf` first")
+    angles = [record.views[i].tilt_angle for i in known]
+    made = []
+    for i, axis in zip(used, axes, strict=True):
+        angle = record.views[i].tilt_angle
+        nearest = min(known, key=lambda j: abs(record.views[j].tilt_angle - angle))
+        ctf = known.get(i, known[nearest]).model(record.acquisition)
+        if i not in known:
+            u, v = (
+                float(np.interp(angle, angles, [getattr(known[j], name) for j in known]))
+                for name in ("defocus_u", "defocus_v")
+            )
+            ctf = replace(ctf, defocus_u=u, defocus_v=v)
+        # Raw images are aligned ones turned by the axis, counter-clockwise.
+        made.append(replace(ctf, astigmatism_angle=ctf.astigmatism_angle - axis))
+    return made
+
+
+def _noise(job: Job, parameters: Ctf3dParameters) -> float:
+    """Return the standard deviation of a few rows without correction: flips keep the power."""
+    given = ReconstructParameters.model_validate(
+        {
+            name: getattr(parameters, name)
+            for name in type(parameters).model_fields
+            if name in ReconstructParameters.model_fields
+        }
+    )
+    how = Reconstruction(job.views, job.box, job.turned, given)
+    ny = job.box.shape[1]
+    middle = (max(0, ny // 2 - SAMPLE // 2), min(ny, ny // 2 + SAMPLE // 2))
+    held = job.work.hold(
+        filter_view,
+        [
+            Unit(f"view-{one.index:03d}", (job.source, one, place, how, [middle]))
+            for place, one in enumerate(job.each)
+        ],
+        memory=job.source.memory(),
+    )
+    rows = [part_of(held[f"view-{one.index:03d}"], 0, job.work.execution) for one in job.each]
+    made = job.work.hold(noise_of_rows, [Unit("scale", (how, *middle, rows))], 200_000_000)["scale"]
+    return float(made if isinstance(made, float) else made.result())

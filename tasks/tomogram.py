@@ -1,0 +1,234 @@
+"""What all tomograms have in common: their arrays, slabs and levels, and what is said of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kernels.geometry import View
+from tasks import cluster
+from tasks.alignment import deformation_of, field_for
+from tasks.bead_store import gold_in_view
+from tasks.box import Box, blocks, box_of, turned_specimen
+from tasks.chunks.aligned import OneView, Source
+from tasks.chunks.dose import Weighting
+from tasks.chunks.fsc import shell_sums
+from tasks.chunks.reconstruct import HALVES, halve
+from tasks.errors import UnusableData
+from tasks.formats.ome_zarr import multiscale, pyramid
+from tasks.parameters.tomogram import TomogramParameters
+from tasks.scatter import Unit
+from tasks.work import Outcome, Work
+
+BRICK = 64  # voxels: side of a stored brick; twice that in large tomograms
+HELD = 0.4  # of all workers' memory that rows of views, between two steps, may take
+
+
+@dataclass(frozen=True)
+class Job:
+    """A tomogram about to be made.
+
+    Attributes
+    ----------
+    used : tuple of int
+        Indices of the views.
+    views : tuple of View
+        How they look at the specimen, turned as asked.
+    deformed : bool
+        Whether a local deformation is undone.
+    """
+
+    work: Work
+    parameters: TomogramParameters
+    box: Box
+    source: Source
+    used: tuple[int, ...]
+    views: tuple[View, ...]
+    each: tuple[OneView, ...]
+    turned: bool
+    deformed: bool
+    brick: int
+    levels: tuple[tuple[int, ...], ...]
+
+
+def prepare(work: Work, parameters: TomogramParameters) -> Job:
+    """Find the box and the views of a tomogram, and make its arrays.
+
+    Raises
+    ------
+    WrongParameter
+        If the box does not fit.
+    UnusableData
+        If halves are asked for that the movies do not have.
+    """
+    record, images = work.record, work.input("dose")
+    shape = images.images().shape[1:]
+    used = record.included
+    views = turned_specimen([record.geometry(i) for i in used], parameters)
+    size = (int(shape[0]), int(shape[1]))
+    box = box_of(record.name, parameters, views, size, work.image_pixel_size)
+    turned = any(view.x_tilt for view in views)  # rows of the box are made of others, too
+    halves = erased = None
+    if parameters.by_frames:
+        halves, erased = work.input("motion"), work.input("erase")
+        if "odd" not in halves.group():
+            raise UnusableData(
+                f"{record.name}: its images have no odd and even frames: import movies, or use "
+                "--halves views"
+            )
+    source = Source(
+        *(images, halves, erased, work.image_pixel_size, box.binning, box.frame),
+        *(Weighting.of(images), parameters.logarithm, parameters.invert, turned),
+    )
+    held = deformation_of(work.input(parameters.alignment_step))
+    each = tuple(
+        OneView(
+            i,
+            view,
+            field_for(held, view, i, box.frame, box.voxel, rows=turned),
+            gold_in_view(work, parameters, i),
+        )
+        for i, view in zip(used, views, strict=True)
+    )
+    brick = BRICK if math.prod(box.shape) < 1024**3 else 2 * BRICK
+    levels = tuple(pyramid(box.shape))
+    for level, level_shape in enumerate(levels):
+        _create(work, str(level), level_shape, brick, parameters.storage)
+    if parameters.halves != "none":
+        for name in HALVES:
+            _create(work, name, box.shape, brick, parameters.storage)
+    return Job(
+        work, parameters, box, source, used, tuple(views), each, turned, held is not None, brick,
+        levels,
+    )  # fmt: skip
+
+
+def _create(work: Work, name: str, shape: tuple[int, ...], brick: int, dtype: str) -> None:
+    chunks = tuple(min(brick, n) for n in shape)
+    work.result.create_array(name, shape, chunks, dtype=dtype, axes=("z", "y", "x"))
+
+
+def slab_name(slab: tuple[int, int]) -> str:
+    """Return the name of the unit that makes rows [start, stop)."""
+    return f"rows-{slab[0]:05d}-{slab[1]:05d}"
+
+
+def slabs_of(job: Job, memory: Callable[[int], int], least: int) -> list[tuple[int, int]]:
+    """Return the slabs: whole bricks, multiples of `least` rows; they fit, and all have work.
+
+    The split changes no voxel: rows are made alike whatever the slab.
+    """
+    ny = job.box.shape[1]
+    execution = job.work.execution
+    limit, workers = cluster.worker_memory(execution), cluster.worker_count(execution)
+    unit = max(job.brick, least)
+    rows = unit
+    while memory(rows + unit) <= limit // 2 and (rows + unit) * 2 * workers <= ny:
+        rows += unit
+    return blocks(ny, min(rows, ny))
+
+
+def passes(
+    job: Job, slabs: Sequence[tuple[int, int]], bytes_per_row: int
+) -> Iterator[list[tuple[int, int]]]:
+    """Yield the slabs still to be made, as many at once as the workers hold the rows for."""
+    execution = job.work.execution
+    memory = cluster.worker_memory(execution) * cluster.worker_count(execution)
+    together: list[tuple[int, int]] = []
+    for slab in slabs:
+        if job.work.result.unit(slab_name(slab)) is not None:
+            continue
+        rows = sum(stop - start for start, stop in (*together, slab))
+        if together and rows * bytes_per_row > HELD * memory:
+            yield together
+            together = []
+        together.append(slab)
+    if together:
+        yield together
+
+
+def complete(
+    job: Job, reports: Mapping[str, Any], made: str, step: float | None, extra: Mapping[str, Any],
+    row: Mapping[str, Any],
+) -> Outcome:  # fmt: skip
+    """Make the coarser levels, compare the halves, and finish the result.
+
+    Parameters
+    ----------
+    reports : mapping
+        Of all slabs.
+    made : str
+        What was done, for the message.
+    step : float or None
+        What 1 of a stored integer means.
+    extra, row : mapping
+        Further attributes of the result; further columns of its table.
+    """
+    work, box, parameters = job.work, job.box, job.parameters
+    nz, ny, nx = box.shape
+    for level, shape in enumerate(job.levels[1:], 1):
+        work.scatter(
+            halve,
+            [
+                Unit(f"level-{level}-{start:05d}", (work.result, level, start, stop))
+                for start, stop in blocks(shape[1], job.brick)
+            ],
+            memory=100_000_000 + 14 * job.brick * shape[0] * shape[2] * 4,
+        )
+    curve = _compared(job) if parameters.halves != "none" else {}
+    mean = sum(report["sum"] for report in reports.values()) / (nz * ny * nx)
+    squares = sum(report["squares"] for report in reports.values()) / (nz * ny * nx)
+    statistics = {
+        "minimum": min(report["minimum"] for report in reports.values()),
+        "maximum": max(report["maximum"] for report in reports.values()),
+        "mean": mean,
+        "standard deviation": math.sqrt(max(0.0, squares - mean**2)),
+    }
+    about = {
+        "alignment": parameters.alignment,
+        "views": len(job.views),
+        "binning": box.binning,
+        **row,
+    }
+    crossing = curve.get("resolution")
+    return work.finish(
+        f"{nx}×{ny}×{nz} voxels of {box.voxel:.2f} Å from {len(job.views)} views{made}"
+        + (", local deformation undone" if job.deformed else "")
+        + (f", halves agree to {crossing:.1f} Å" if crossing else ""),
+        table=[{"x": nx, "y": ny, "z": nz, "voxel [Å]": box.voxel, **about, **statistics}],
+        extra={
+            "ome": multiscale(work.series.name, box.voxel, len(job.levels), about),
+            "pixel_size": box.voxel,
+            "binning": box.binning,
+            "centre": list(box.centre),
+            "alignment": parameters.alignment,
+            "shape": [nz, ny, nx],
+            "statistics": statistics,
+            **({"integer_step": step} if step is not None else {}),
+            **({"fsc": curve} if curve else {}),
+            **extra,
+        },
+    )
+
+
+def _compared(job: Job) -> dict[str, Any]:
+    """Return the Fourier shell correlation of the halves: k [1/Å], value, where it is 0.143."""
+    nz, ny, nx = job.box.shape
+    side = min(128, ny, nx)
+    sums = job.work.scatter(
+        shell_sums,
+        [
+            Unit(f"fsc-{start:05d}", (job.work.result, start, side))
+            for start in range(0, ny - side + 1, side)
+        ],
+        memory=100_000_000 + 12 * 8 * min(nz, side) * side * side,
+    )
+    total = [sum(values) for values in zip(*(s["sums"] for s in sums.values()), strict=True)]
+    shells = len(total) // 3
+    cross, odd, even = (total[i * shells : (i + 1) * shells] for i in range(3))
+    k = [i / (2 * (shells - 1) * job.box.voxel) for i in range(shells)]
+    values = [c / math.sqrt(a * b) if a * b > 0 else 0.0 for c, a, b in zip(cross, odd, even)]  # noqa: B905
+    below = next((i for i in range(2, shells) if values[i] < 0.143), None)
+    return {"k": k, "fsc": values, "resolution": 1 / k[below] if below else None}

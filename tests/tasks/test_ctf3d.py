@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from kernels import wbp
+from kernels.backproject_planes import reference_backproject_planes
+from kernels.ctf import ctf_2d
+from kernels.ctf_planes import lay_planes
+from kernels.fourier import frequencies, irfft2, rfft2
+from tasks.ctf3d import aligned_ctfs, ctf3d
+from tasks.errors import UnusableData
+from tasks.parameters import Ctf3dParameters, Execution, ReconstructParameters
+from tasks.reconstruct import reconstruct
+from tasks.store import Result, Series, parse_project
+
+ONE, TWO = (Execution(cluster="threads", workers=n) for n in (1, 2))
+VOXEL = 5.4
+SMALL: dict[str, Any] = {"thickness": 300.0, "check_hand": False}
+
+
+@pytest.fixture
+def copy(tmp_path: Path, finished_project: str) -> Series:
+    project = shutil.copytree(finished_project, tmp_path / "p.zarr")
+    return parse_project(str(project)).series("TS_01")
+
+
+def corrected(series: Series, execution: Execution = TWO, **given: Any) -> Result:
+    parameters = Ctf3dParameters.model_validate({**SMALL, "alignment": "coarse", **given})
+    ctf3d.fn(series.project.url, series.name, parameters, "main", execution)
+    return series.current("main", "ctf3d")
+
+
+def volume(series: Series, **given: Any) -> NDArray[np.float32]:
+    return np.asarray(corrected(series, **given).array("0")[:], dtype=np.float32)
+
+
+def use_tilt_series_with_noise(series: Series) -> None:
+    images = series.current("main", "dose").images()
+    noise = np.random.default_rng(3).normal(0, 5, images.shape).astype(np.float32)
+    # Short of Nyquist, where the astigmatism of a frequency has no sign.
+    ky, kx = frequencies(images.shape[1:], noise)
+    images[:] = 100 + irfft2(rfft2(noise) * (np.hypot(ky, kx) < 0.42), images.shape[1:])
+
+
+@pytest.mark.parametrize("correction", ["multiply", "wiener"])
+@pytest.mark.parametrize("blend", [False, True])
+def test_it_is_the_plain_sum_over_planes(copy: Series, correction: str, blend: bool) -> None:
+    use_tilt_series_with_noise(copy)
+    found = volume(copy, correction=correction, blend=blend, defocus_step=200.0)
+    record = copy.record("main")
+    plain = copy.current("main", "ctf3d")
+    used = record.included
+    views = [
+        copy.record_of(
+            {step: copy.pointer("main", step) or "" for step in ("exclude", "coarse")}
+        ).geometry(i)
+        for i in used
+    ]
+    shape = found.shape
+    planes = lay_planes(views, shape, VOXEL, step=200.0, hand=record.hand or 1, blend=blend)
+    assert plain.attributes()["planes"]["count"] == planes.count.tolist()
+    # The views as `reconstruct` has them, filtered by rows; planes made one by one, untransposed.
+    from kernels.backproject import aligned_projection
+    from kernels.plane_images import padded_shape
+    from tasks.chunks.aligned import OneView, Source
+    from tasks.chunks.dose import Weighting
+
+    dose = copy.current("main", "dose")
+    source = Source(dose, None, None, VOXEL, 1, (128, 128), Weighting.of(dose))
+    ctfs = aligned_ctfs(record, used, [view.axis for view in views])
+    margin = max(32, int(np.ceil(max(c.defocus for c in ctfs) * 0.0197 / VOXEL**2)))
+    images = []
+    row_filter = wbp.ramp(wbp.padded_width(128), 0.35, 0.035)
+    for n, (i, view) in enumerate(zip(used, views, strict=True)):
+        (image,) = source.aligned(OneView(i, view))
+        image = wbp.filter_views(image, row_filter)
+        wide, high = padded_shape(128, 128, min(margin, 64))
+        way = (np.arange(wide - 128) + 1) / (wide - 128 + 1)
+        whole = np.concatenate([image, image[:, -1:] + (image[:, :1] - image[:, -1:]) * way], 1)
+        way = ((np.arange(high - 128) + 1) / (high - 128 + 1))[:, None]
+        whole = np.concatenate([whole, whole[-1:] + (whole[:1] - whole[-1:]) * way], 0)
+        for offset in planes.defocus_offsets(n):
+            ky, kx = frequencies(whole.shape, whole, VOXEL)
+            transfer = -ctf_2d(ky, kx, ctfs[n].with_offset(float(offset)))
+            factor = transfer
+            if correction == "wiener":
+                k = np.hypot(ky, kx)
+                factor = transfer / (transfer**2 + np.exp(k / 0.05) / 10.0)
+            images.append(
+                irfft2((rfft2(whole.astype(np.float32)) * factor), whole.shape)[:128, :128]
+            )
+    expected = reference_backproject_planes(
+        np.stack(images).astype(np.float32),
+        aligned_projection(views, shape, 128, VOXEL),
+        planes,
+        shape,
+        y_middle=63.5,
+        weights=wbp.angular_steps([view.tilt for view in views]),
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("halves", ["none", "views"])
+def test_workers_and_passes_change_no_byte(
+    copy: Series, monkeypatch: pytest.MonkeyPatch, halves: str
+) -> None:
+    alone = volume(copy, execution=ONE, halves=halves)
+    result = copy.current("main", "ctf3d")
+    copy.project.delete(result.path)
+    monkeypatch.setattr("tasks.tomogram.HELD", 1e-9)  # one slab in each pass
+    np.testing.assert_array_equal(volume(copy, execution=TWO, halves=halves), alone)
+
+
+def test_without_defocus_planes_flips_do_nothing(copy: Series) -> None:
+    # At a defocus so small that no zero lies below Nyquist, a flip is no change.
+    ctf = copy.current("main", "ctf")
+    decided = ctf.attributes()["decides"]
+    for view in decided["views"]:
+        if view["ctf"]:
+            view["ctf"] |= {"defocus_u": 1000.0, "defocus_v": 1000.0}
+    ctf.group().update_attributes({"decides": decided})
+    found = volume(copy)
+    given = ReconstructParameters(alignment="coarse", thickness=300.0)
+    reconstruct.fn(copy.project.url, copy.name, given, "main", TWO)
+    plain = copy.current("main", "reconstruct").array("0")[:]
+    np.testing.assert_allclose(found, plain, atol=1e-4 * np.abs(plain).max())
+
+
+def test_halves_of_views_average_to_the_whole(copy: Series) -> None:
+    result = corrected(copy, halves="views")
+    whole, odd, even = (result.array(name)[:] for name in ("0", "odd", "even"))
+    np.testing.assert_allclose((odd + even) / 2, whole, atol=1e-5 * np.abs(whole).max())
+    curve = result.attributes()["fsc"]
+    assert len(curve["k"]) == len(curve["fsc"])
+    assert -1.001 < min(curve["fsc"]) <= max(curve["fsc"]) < 1.001
+
+
+def test_it_says_how_the_views_were_corrected(copy: Series) -> None:
+    result = corrected(copy, check_hand=True, hand=-1, defocus_step="auto", resolution=20.0)
+    about = result.attributes()
+    assert about["ctf_corrected"]["by"] == "ctf3d"
+    assert about["ctf_corrected"]["hand"] == -1
+    assert about["planes"]["step_A"] == pytest.approx(20.0**2 / (4 * 0.0196875), rel=1e-3)
+    assert set(about["hand_scores"]) == {"as used", "opposite", "none"}
+    assert about["shape"] == list(result.array("0").shape)
+
+
+def test_novactfs_planes_are_as_many_for_all_views(copy: Series) -> None:
+    counts = corrected(copy, compat="novactf", defocus_step=100.0).attributes()["planes"]["count"]
+    assert len(set(counts)) == 1
+    assert counts[0] % 2 == 1
+
+
+def test_missing_estimates_are_interpolated_and_none_at_all_is_refused(copy: Series) -> None:
+    record = copy.record("main")
+    used = record.included
+    views = list(record.views)
+    views[used[2]] = views[used[2]].model_copy(update={"ctf": None})
+    gap = record.model_copy(update={"views": tuple(views)})
+    axes = [0.0] * len(used)
+    whole, filled = aligned_ctfs(record, used, axes), aligned_ctfs(gap, used, axes)
+    between = sorted((whole[1].defocus, whole[3].defocus))
+    assert between[0] <= filled[2].defocus <= between[1]
+    none = record.model_copy(
+        update={"views": tuple(v.model_copy(update={"ctf": None}) for v in record.views)}
+    )
+    with pytest.raises(UnusableData, match="TS_01: no view has a CTF"):
+        aligned_ctfs(none, used, axes)
+
+
+@pytest.mark.parametrize("storage", ["int16", "int8"])
+def test_integers_hold_the_values(copy: Series, storage: str) -> None:
+    plain = volume(copy)
+    result = corrected(copy, storage=storage)
+    array, step = result.array("0"), result.attributes()["integer_step"]
+    assert array.dtype == np.dtype(storage)
+    inside = np.abs(plain) < step * np.iinfo(storage).max
+    assert inside.mean() > 0.99
+    error = np.abs(array[:] * step - plain)[inside]
+    assert error.max() <= 0.51 * step

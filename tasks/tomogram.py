@@ -123,7 +123,7 @@ def slabs_of(job: Job, memory: Callable[[int], int], least: int) -> list[tuple[i
     ny = job.box.shape[1]
     execution = job.work.execution
     limit, workers = cluster.worker_memory(execution), cluster.worker_count(execution)
-    unit = max(job.brick, least)
+    unit = max(2 * job.brick, least)  # whole bricks of level 1, too
     rows = unit
     while memory(rows + unit) <= limit // 2 and (rows + unit) * 2 * workers <= ny:
         rows += unit
@@ -168,7 +168,7 @@ def complete(
     """
     work, box, parameters = job.work, job.box, job.parameters
     nz, ny, nx = box.shape
-    for level, shape in enumerate(job.levels[1:], 1):
+    for level, shape in enumerate(job.levels[2:], 2):  # level 1 was made with level 0
         work.scatter(
             halve,
             [

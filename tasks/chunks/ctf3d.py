@@ -35,7 +35,7 @@ from tasks.store import Result
 Volume = NDArray[np.float32]
 # Phases of the CTF of a view, and its spectrum or those of its halves.
 Transformed = tuple[NDArray[np.float32], list[NDArray[np.complex64]]]
-BAND = 192  # rows in the middle on which hands are compared
+BAND = 128  # rows in the middle on which hands are compared
 CHECK_DEPTH = 200.0  # Å that the comparison is deep: then even and odd views overlap in k
 
 
@@ -228,7 +228,7 @@ def score_hands(
             box.shape,
             voxel,
             box.centre,
-            step=4 * how.planes.step,
+            step=4 * how.planes.step if sign else 1e9,
             hand=sign or 1,
             midplane=midplane,
         )

@@ -221,16 +221,33 @@ def write_slab(
     halves: Sequence[Volume],
     step: float | None,
 ) -> dict[str, Any]:
-    """Write rows of level 0, and those of the halves; return their statistics."""
+    """Write rows of levels 0 and 1, and those of the halves; return their statistics.
+
+    `start` is a multiple of two bricks, so that no two slabs share one of level 1 either.
+    """
     target.array("0")[:, start:stop] = stored(whole, target.array("0").dtype, step)
     for name, half in zip(HALVES, halves, strict=False):
         target.array(name)[:, start:stop] = stored(half, target.array(name).dtype, step)
+    if "1" in target.group():
+        below = target.array("1")
+        rows = slice(start // 2, min(stop // 2, below.shape[1]))
+        coarse = halved(whole)[: below.shape[0], : rows.stop - rows.start, : below.shape[2]]
+        below[:, rows] = stored(coarse, below.dtype, step)
+    planes = whole.reshape(len(whole), -1)
     return {
-        "sum": float(whole.sum(dtype=np.float64)),
-        "squares": float(np.einsum("zyx,zyx->", whole, whole, dtype=np.float64)),
+        "sum": float(sum(float(plane.sum()) for plane in planes)),
+        "squares": float(sum(float(plane @ plane) for plane in planes)),
         "minimum": float(whole.min()),
         "maximum": float(whole.max()),
     }
+
+
+def halved(volume: Volume) -> Volume:
+    """Return means of 2×2×2 voxels; an odd last plane, row or column is left out."""
+    nz, ny, nx = (n // 2 * 2 for n in volume.shape)
+    flat = volume[0:nz:2, :ny, :nx] + volume[1:nz:2, :ny, :nx]
+    flat = flat[:, 0::2] + flat[:, 1::2]
+    return (flat[:, :, 0::2] + flat[:, :, 1::2]) * np.float32(0.125)
 
 
 def stored(values: Volume, dtype: np.dtype[Any], step: float | None) -> NDArray[Any]:
@@ -251,12 +268,6 @@ def halve(target: Result, level: int, start: int, stop: int) -> dict[str, Any]:
     """Average 2×2×2 voxels of the level above into rows `start` to `stop` of `level`."""
     above, below = target.array(str(level - 1)), target.array(str(level))
     nz, _, nx = below.shape
-    part = np.asarray(above[: 2 * nz, 2 * start : 2 * stop, : 2 * nx])
-    total = np.zeros((nz, stop - start, nx), dtype=np.float32)
-    for z in (0, 1):
-        for y in (0, 1):
-            for x in (0, 1):
-                total += part[z::2, y::2, x::2]
-    total *= np.float32(0.125)
-    below[:, start:stop] = stored(total, below.dtype, 1.0)
+    part = np.asarray(above[: 2 * nz, 2 * start : 2 * stop, : 2 * nx], dtype=np.float32)
+    below[:, start:stop] = stored(halved(part), below.dtype, 1.0)
     return {}

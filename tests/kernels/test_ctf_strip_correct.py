@@ -11,16 +11,15 @@ from scipy.ndimage import gaussian_filter
 from kernels import arrays
 from kernels.ctf import Ctf, ctf_2d
 from kernels.ctf_correct import MODES, Correction
-from kernels.ctf_strip_correct import (
+from kernels.ctf_slope import (
     Slope,
-    correct_strips,
     ctf_in_aligned,
     lay_strips,
-    reference_correct_strips,
     slope_in_aligned,
     slope_in_raw,
     step_of_width,
 )
+from kernels.ctf_strip_correct import correct_strips, reference_correct_strips
 from kernels.geometry import View, aligned_from_raw, defocus_offset, midplane_points
 
 SHAPE, PIXEL = (150, 160), 3.0

@@ -93,6 +93,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "extra_zeros": 2,
     },
     "dose": {"moment": "middle"},
+    "ctf2d": {"images": "erase", "correction": "wiener", "defocus_tolerance": 300.0, "hand": -1},
     "fiducials": {"beads": 20, "surfaces": 1, "exclude_regions": ((0, 0, 50, 60),)},
     "align": {"beads_from": __file__, "local": "off"}
     | dict.fromkeys(("rotation", "magnification", "tilt", "x_tilt", "stretch", "skew"), "grouped"),
@@ -294,7 +295,11 @@ def test_an_aligned_stack_rests_on_the_images_and_the_alignment_that_are_chosen(
         (
             "fiducial",
             None,
-            [step for step in STEPS if step not in {"preprocess", "markerfree", "transform"}],
+            [
+                step
+                for step in STEPS
+                if step not in {"ctf2d", "preprocess", "markerfree", "transform"}
+            ],
         ),
         (
             "auto",

@@ -107,7 +107,7 @@ class Ctf2dParameters(Parameters):
     )
     defocus_tolerance: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         "auto",
-        description="defocus from one strip to the next [Å]; auto: by the pixel, d²/4λ for the "
+        description="defocus from one strip to the next [Å]; auto: by the pixel, d²/8λ for the "
         "finest detail d",
     )
     strip_width: int | None = Field(

@@ -53,7 +53,7 @@ def test_every_view_is_corrected_by_its_ctf_tilt_axis_and_hand(copy: Series, han
     made = correct(copy, correction="multiply", hand=hand, images="erase")
     record, source = nominal(copy), copy.current("main", "erase").images()
     assert made.images().shape == source.shape
-    step = automatic_step(2 * PIXEL, 300.0)
+    step = automatic_step(2 * PIXEL, 300.0) / 2
     for i, known in enumerate(ctf_of_views(record)):
         slope = slope_in_raw(record.geometry(i), hand)
         assert np.hypot(slope.x, slope.y) == pytest.approx(

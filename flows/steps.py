@@ -13,6 +13,7 @@ from tasks import cluster
 from tasks.parameters import (
     AlignParameters,
     CoarseParameters,
+    Ctf2dParameters,
     Ctf3dParameters,
     CtfParameters,
     DoseParameters,
@@ -120,6 +121,18 @@ def dose(
 ) -> None:
     """Weight the views by the dose that the specimen has seen."""
     run_step("dose", project, parameters, series, branch, execution)
+
+
+@step_flow(name="ctf2d")
+def ctf2d(
+    project: Project,
+    parameters: Ctf2dParameters = Ctf2dParameters(),
+    series: SeriesNames = None,
+    branch: Branch = "main",
+    execution: Execution = Execution(),
+) -> None:
+    """Correct every view for the CTF in strips along the tilt axis."""
+    run_step("ctf2d", project, parameters, series, branch, execution)
 
 
 @step_flow(name="preprocess")

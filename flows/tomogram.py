@@ -12,6 +12,7 @@ from tasks.align import align
 from tasks.choice import settled
 from tasks.coarse import coarse
 from tasks.ctf import ctf
+from tasks.ctf2d import ctf2d
 from tasks.ctf3d import ctf3d
 from tasks.dose import dose
 from tasks.erase import erase
@@ -35,6 +36,7 @@ STEP_TASKS: dict[str, Task[..., Outcome]] = {
     "ctf": ctf,
     "erase": erase,
     "dose": dose,
+    "ctf2d": ctf2d,
     "preprocess": preprocess,
     "coarse": coarse,
     "fiducials": fiducials,

@@ -32,7 +32,8 @@ from tasks.chunks.ctf3d import (
     transform_view,
 )
 from tasks.chunks.reconstruct import Reconstruction, filter_view, noise_of_rows, step_of
-from tasks.errors import UnusableData, WrongParameter
+from tasks.ctf_provenance import CTF_CORRECTED, refuse_corrected
+from tasks.ctf_views import ctf_of_views
 from tasks.parameters import Ctf3dParameters, Execution, ReconstructParameters
 from tasks.record import TiltSeries
 from tasks.scatter import Unit, part_of
@@ -59,7 +60,7 @@ def ctf3d(
     work = begin("ctf3d", project, series, parameters, branch, execution)
     if work.done:
         return work.adopt()
-    _refuse_corrected(work)
+    refuse_corrected(work.input("dose"), "ctf3d")
     job = prepare(work, parameters)
     hand = _hand(work, parameters)
     how = _correcting(job, parameters, hand)
@@ -151,7 +152,7 @@ def _said(record: TiltSeries, how: Correcting, hand: int, scores: dict[str, floa
 
 def _extra(how: Correcting, hand: int, scores: dict[str, float]) -> dict[str, Any]:
     return {
-        "ctf_corrected": {
+        CTF_CORRECTED: {
             "by": "ctf3d",
             "mode": how.correction.mode,
             "step_A": how.planes.step,
@@ -164,16 +165,6 @@ def _extra(how: Correcting, hand: int, scores: dict[str, float]) -> dict[str, An
         },
         "hand_scores": scores,
     }
-
-
-def _refuse_corrected(work: Work) -> None:
-    """Raise where the images have been corrected before."""
-    for step in work.keys:
-        if work.input(step).attributes().get("ctf_corrected"):
-            raise WrongParameter(
-                f"{work.series.name}: the images of {step} are corrected for the CTF already: "
-                "use reconstruct, or images without the correction"
-            )
 
 
 def _hand(work: Work, parameters: Ctf3dParameters) -> int:
@@ -222,31 +213,17 @@ def _correcting(job: Job, parameters: Ctf3dParameters, hand: int) -> Correcting:
 def aligned_ctfs(record: TiltSeries, used: tuple[int, ...], axes: list[float]) -> list[Ctf]:
     """Return the CTF of each view used, as its aligned image has it.
 
-    Those without an estimate get one between their neighbours' in tilt angle.
-
     Raises
     ------
     UnusableData
         If no view has an estimate.
     """
-    known = {i: found for i in used if (found := record.views[i].ctf) is not None}
-    if not known:
-        raise UnusableData(f"{record.name}: no view has a CTF: `tiltflow ctf` first")
-    angles = [record.views[i].tilt_angle for i in known]
-    made = []
-    for i, axis in zip(used, axes, strict=True):
-        angle = record.views[i].tilt_angle
-        nearest = min(known, key=lambda j: abs(record.views[j].tilt_angle - angle))
-        ctf = known.get(i, known[nearest]).model(record.acquisition)
-        if i not in known:
-            u, v = (
-                float(np.interp(angle, angles, [getattr(known[j], name) for j in known]))
-                for name in ("defocus_u", "defocus_v")
-            )
-            ctf = replace(ctf, defocus_u=u, defocus_v=v)
-        # Raw images are aligned ones turned by the axis, counter-clockwise.
-        made.append(replace(ctf, astigmatism_angle=ctf.astigmatism_angle - axis))
-    return made
+    ctfs = ctf_of_views(record)
+    # Raw images are aligned ones turned by the axis, counter-clockwise.
+    return [
+        replace(ctfs[i].ctf, astigmatism_angle=ctfs[i].ctf.astigmatism_angle - axis)
+        for i, axis in zip(used, axes, strict=True)
+    ]
 
 
 def _noise(job: Job, parameters: Ctf3dParameters) -> float:

@@ -1,4 +1,4 @@
-"""Stacks that the steps preprocess and transform have made, as MRC files with their angles."""
+"""Stacks of ctf2d, preprocess and transform as MRC files with their angles."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.ctf_provenance import CTF_CORRECTED
 from tasks.formats.imod import write_tilts
 from tasks.formats.mrc import write_stack
 from tasks.store import Result, Series
@@ -18,7 +19,7 @@ Say = Callable[[str], None]
 
 
 def write_stacks(folder: Path, series: Series, branch: str, say: Say) -> None:
-    """Write ``TS_01_preprocessed.mrc`` and ``TS_01_ali.mrc``, where the branch has them.
+    """Write ``TS_01_ctfcorrected.mrc``, ``_preprocessed.mrc``, ``_ali.mrc``, what the branch has.
 
     Beside them lie the angles of their sections, which are the nominal ones in a .rawtlt and those
     of the alignment in a .tlt. Labels in the headers tell whether dose was weighted, and where the
@@ -33,6 +34,7 @@ def write_stacks(folder: Path, series: Series, branch: str, say: Say) -> None:
         Called with a line where the branch has moved on since a stack was made.
     """
     for step, name, angles in (
+        ("ctf2d", f"{series.name}_ctfcorrected", ".rawtlt"),
         ("preprocess", f"{series.name}_preprocessed", ".rawtlt"),
         ("transform", f"{series.name}_ali", ".tlt"),
     ):
@@ -54,6 +56,9 @@ def write_stacks(folder: Path, series: Series, branch: str, say: Say) -> None:
 
 def _labels(about: dict[str, Any]) -> list[str]:
     weighted = "weighted by dose" if about["dose_weighted"] else "not weighted by dose"
+    corrected = about.get(CTF_CORRECTED)
+    if corrected:
+        weighted += f", CTF-corrected ({corrected['mode']})"
     labels = [f"tiltflow {about['step']}: binning {about['binning']:g}, {weighted}"]
     if "centre" in about:
         y, x = about["centre"]

@@ -13,6 +13,7 @@ from tasks.chunks.reconstruct import (
     noise_of_rows,
     step_of,
 )
+from tasks.ctf_provenance import CTF_CORRECTED, already_corrected
 from tasks.parameters import Execution, ReconstructParameters
 from tasks.scatter import Unit, part_of
 from tasks.tomogram import Job, complete, passes, prepare, slab_name, slabs_of
@@ -88,7 +89,11 @@ def reconstruct(
         )
         del held
     name = {"wbp": "", "sirt": ", SIRT", "sart": ", SART"}[parameters.method]
-    return complete(job, reports, name, step, {}, {"method": parameters.method})
+    corrected = already_corrected(job.source.images)
+    if corrected:
+        name += f", corrected for the CTF by {corrected.get('by', parameters.images)}"
+    extra = {CTF_CORRECTED: dict(corrected)} if corrected else {}
+    return complete(job, reports, name, step, extra, {"method": parameters.method})
 
 
 def _make_kept(job: Job, how: Reconstruction) -> None:

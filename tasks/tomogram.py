@@ -16,7 +16,7 @@ from tasks.chunks.aligned import OneView, Source
 from tasks.chunks.dose import Weighting
 from tasks.chunks.fsc import shell_sums
 from tasks.chunks.reconstruct import HALVES, halve
-from tasks.errors import UnusableData
+from tasks.errors import UnusableData, WrongParameter
 from tasks.formats.ome_zarr import multiscale, pyramid
 from tasks.parameters.tomogram import TomogramParameters
 from tasks.scatter import Unit
@@ -59,11 +59,11 @@ def prepare(work: Work, parameters: TomogramParameters) -> Job:
     Raises
     ------
     WrongParameter
-        If the box does not fit.
+        If the box does not fit, or halves of frames are asked for with corrected images.
     UnusableData
         If halves are asked for that the movies do not have.
     """
-    record, images = work.record, work.input("dose")
+    record, images = work.record, work.input(parameters.images_step)
     shape = images.images().shape[1:]
     used = record.included
     views = turned_specimen([record.geometry(i) for i in used], parameters)
@@ -73,6 +73,11 @@ def prepare(work: Work, parameters: TomogramParameters) -> Job:
     halves = erased = None
     if parameters.by_frames:
         halves, erased = work.input("motion"), work.input("erase")
+        if parameters.images_step != "dose":
+            raise WrongParameter(
+                f"{record.name}: halves of frames are not corrected for the CTF: use --halves "
+                "views, or ctf3d"
+            )
         if "odd" not in halves.group():
             raise UnusableData(
                 f"{record.name}: its images have no odd and even frames: import movies, or use "

@@ -16,6 +16,7 @@ from tasks.bead_store import gold_in_view
 from tasks.choice import settled_step
 from tasks.chunks.dose import Weighting
 from tasks.chunks.stacks import memory_of_transform, transform_view
+from tasks.ctf_provenance import CTF_CORRECTED, already_corrected
 from tasks.formats.imod import read_xf
 from tasks.formats.imod_geometry import centre_offset, sampling_from_xf, xf_rotation
 from tasks.import_alignment import lines_of_views
@@ -129,6 +130,7 @@ def transform(
             "pixel_size": pixel_size,
             "binning": parameters.binning,
             "dose_weighted": weighted,
+            **({CTF_CORRECTED: corrected} if (corrected := already_corrected(source)) else {}),
             "aligned": True,
             "alignment": "xf" if xf else parameters.alignment,
             "centre": list(mapping.centre),

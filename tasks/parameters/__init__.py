@@ -10,7 +10,7 @@ from tasks.parameters.alignment import (
     TransformParameters,
 )
 from tasks.parameters.base import Pair, Parameters
-from tasks.parameters.ctf import CtfParameters
+from tasks.parameters.ctf import Ctf2dParameters, CtfParameters
 from tasks.parameters.fiducials import AlignParameters, FiducialParameters
 from tasks.parameters.imports import GainFlip, GainRotation, ImportParameters
 from tasks.parameters.markerfree import MarkerfreeParameters
@@ -30,6 +30,7 @@ __all__ = [
     "AlignParameters",
     "Aligned",
     "CoarseParameters",
+    "Ctf2dParameters",
     "Ctf3dParameters",
     "CtfParameters",
     "DoseParameters",

@@ -81,8 +81,9 @@ class TransformParameters(Aligned):
     xf: str | None = Field(
         None, description="take the alignment from a file, of IMOD: 'DIR/{TS}.xf'"
     )
-    images: Literal["dose", "erase"] = Field(
-        "dose", description="which images: as the dose step has them, or those before it"
+    images: Literal["dose", "erase", "ctf2d"] = Field(
+        "dose",
+        description="which images: as the dose step has them, those before it, or CTF-corrected",
     )
     binning: float = Field(
         1.0, ge=1, le=64, description="pixels of the images per pixel of the stack, any factor"

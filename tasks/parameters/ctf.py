@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -87,3 +87,40 @@ class CtfParameters(Parameters):
                 f"phase shift from {self.min_phase_shift:g} to {self.max_phase_shift:g}°"
             )
         return self
+
+
+class Ctf2dParameters(Parameters):
+    """CTF correction of the views in strips along the tilt axis."""
+
+    images: Literal["dose", "erase"] = Field(
+        "dose", description="which images: as the dose step has them, or those before it"
+    )
+    correction: Literal["flip", "multiply", "wiener"] = Field(
+        "flip", description="flip phases, multiply by the CTF, or divide by it after Wiener"
+    )
+    snr: float = Field(10.0, gt=0, description="wiener: signal-to-noise ratio at low frequency")
+    snr_falloff: float = Field(
+        0.05, gt=0, description="wiener: frequency at which it has fallen to 1/e of that [1/Å]"
+    )
+    first_peak_intact: bool = Field(
+        False, description="multiply, wiener: weaken nothing below the first maximum of the CTF"
+    )
+    defocus_tolerance: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto",
+        description="defocus from one strip to the next [Å]; auto: by the pixel, d²/8λ for the "
+        "finest detail d",
+    )
+    strip_width: int | None = Field(
+        None, ge=1, description="strips are at most so wide [pixels]; empty: as tolerance and tilt"
+    )
+    interpolation: int | None = Field(
+        None,
+        ge=0,
+        description="width over which strips are blended [pixels]; empty: from middle to middle",
+    )
+    hand: Literal["measured", 1, -1] = Field(
+        "measured", description="sign of the defocus gradient: of the ctf step, or the user's word"
+    )
+    pretilt: bool = Field(
+        False, description="strips follow the specimen's plane as the ctf step has measured it"
+    )

@@ -9,7 +9,7 @@ from tasks.parameters.alignment import (
     TransformParameters,
 )
 from tasks.parameters.base import Parameters
-from tasks.parameters.ctf import CtfParameters
+from tasks.parameters.ctf import Ctf2dParameters, CtfParameters
 from tasks.parameters.fiducials import AlignParameters, FiducialParameters
 from tasks.parameters.markerfree import MarkerfreeParameters
 from tasks.parameters.motion import MotionParameters
@@ -30,6 +30,7 @@ class Pipeline(Parameters):
     ctf: CtfParameters = CtfParameters()
     erase: EraseParameters = EraseParameters()
     dose: DoseParameters = DoseParameters()
+    ctf2d: Ctf2dParameters = Ctf2dParameters()
     preprocess: PreprocessParameters = PreprocessParameters()
     coarse: CoarseParameters = CoarseParameters()
     fiducials: FiducialParameters = FiducialParameters()

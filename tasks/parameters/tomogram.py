@@ -58,6 +58,11 @@ class TomogramParameters(Aligned):
     )
 
     @property
+    def images_step(self) -> str:
+        """The step whose images are used."""
+        return str(getattr(self, "images", "dose"))
+
+    @property
     def by_frames(self) -> bool:
         """Whether half sums of movies are read."""
         return self.halves == "frames"
@@ -66,6 +71,9 @@ class TomogramParameters(Aligned):
 class ReconstructParameters(TomogramParameters):
     """Reconstruction by weighted back-projection, SIRT or SART."""
 
+    images: Literal["dose", "ctf2d"] = Field(
+        "dose", description="which images: as the dose step has them, or corrected for the CTF"
+    )
     method: Literal["wbp", "sirt", "sart"] = Field(
         "wbp", description="weighted back-projection, or iterations on all views or on subsets"
     )

@@ -243,6 +243,8 @@ def test_an_mrc_export_has_the_stacks_that_were_asked_for_with_their_angles(
     series = parse_project(finished_project).series("TS_01")
     files = export_series(finished_project, "TS_01", "main", "mrc", tmp_path)
     names = {
+        "TS_01_ctfcorrected.mrc",
+        "TS_01_ctfcorrected.rawtlt",
         "TS_01_preprocessed.mrc",
         "TS_01_preprocessed.rawtlt",
         "TS_01_ali.mrc",
@@ -250,6 +252,12 @@ def test_an_mrc_export_has_the_stacks_that_were_asked_for_with_their_angles(
     }
     assert names <= relative(files, tmp_path)
     for step, name, angles, told in (
+        (
+            "ctf2d",
+            "TS_01_ctfcorrected",
+            ".rawtlt",
+            ["binning 1, not weighted by dose, CTF-corrected (flip)"],
+        ),
         ("preprocess", "TS_01_preprocessed", ".rawtlt", ["binning 4, not weighted by dose"]),
         ("transform", "TS_01_ali", ".tlt", ["binning 1, weighted by dose", "at x = 64, origin"]),
     ):

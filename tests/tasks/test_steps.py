@@ -93,13 +93,20 @@ OTHER: dict[str, dict[str, Any]] = {
         "extra_zeros": 2,
     },
     "dose": {"moment": "middle"},
+    "ctf2d": {"images": "erase", "correction": "wiener", "defocus_tolerance": 300.0, "hand": -1},
     "fiducials": {"beads": 20, "surfaces": 1, "exclude_regions": ((0, 0, 50, 60),)},
     "align": {"beads_from": __file__, "local": "off"}
     | dict.fromkeys(("rotation", "magnification", "tilt", "x_tilt", "stretch", "skew"), "grouped"),
     "preprocess": {"filter": "box", "normalise": "mean", "crop": (64, 80), "excluded": "drop"},
     "transform": {"xf": __file__, "images": "erase", "filter": "box", "binning": 2.0}
     | {"swap": "yes", "excluded": "keep"},
-    "reconstruct": {"method": "sirt", "weighting": "exact", "halves": "views", "start": "wbp"},
+    "reconstruct": {
+        "images": "ctf2d",
+        "method": "sirt",
+        "weighting": "exact",
+        "halves": "views",
+        "start": "wbp",
+    },
     "ctf3d": {"correction": "wiener", "halves": "views", "hand": -1, "compat": "novactf"},
 }
 
@@ -299,7 +306,7 @@ def test_an_aligned_stack_rests_on_the_images_and_the_alignment_that_are_chosen(
             [
                 step
                 for step in STEPS
-                if step not in {"preprocess", "markerfree", "transform", "ctf3d"}
+                if step not in {"ctf2d", "ctf3d", "preprocess", "markerfree", "transform"}
             ],
         ),
         (

@@ -1,0 +1,246 @@
+"""CTF correction in strips as a step: which CTF and hand each view gets, and never twice."""
+
+from __future__ import annotations
+
+import shutil
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from kernels.ctf_correct import Correction
+from kernels.ctf_planes import automatic_step
+from kernels.ctf_slope import lay_strips, slope_in_raw
+from kernels.ctf_strip_correct import correct_strips, margin_of
+from tasks.chunks.ctf2d import BASE_BYTES, correct_view, memory_of_view
+from tasks.chunks.dose import Weighting
+from tasks.ctf2d import ctf2d
+from tasks.ctf_provenance import CTF_CORRECTED, already_corrected
+from tasks.ctf_views import ctf_of_views
+from tasks.errors import UnusableData, WrongParameter
+from tasks.parameters import Ctf2dParameters, Execution, TransformParameters
+from tasks.record import CtfEstimate, TiltSeries
+from tasks.store import Result, Series, parse_project
+from tasks.transform import transform
+
+THREADS = Execution(cluster="threads", workers=2)
+PIXEL = 5.4
+
+
+@pytest.fixture
+def copy(tmp_path: Path, finished_project: str) -> Series:
+    project = shutil.copytree(finished_project, tmp_path / "p.zarr")
+    return parse_project(str(project)).series("TS_01")
+
+
+def correct(series: Series, **given: Any) -> Result:
+    ctf2d.fn(series.project.url, series.name, Ctf2dParameters(**given), "main", THREADS)
+    return series.current("main", "ctf2d")
+
+
+def nominal(series: Series) -> TiltSeries:
+    """Return the record without alignment."""
+    keys = {step: series.pointer("main", step) or "" for step in ("motion", "exclude", "ctf")}
+    return series.record_of(keys)
+
+
+@pytest.mark.parametrize("hand", [1, -1])
+def test_every_view_is_corrected_by_its_ctf_tilt_axis_and_hand(copy: Series, hand: int) -> None:
+    made = correct(copy, correction="multiply", hand=hand, images="erase")
+    record, source = nominal(copy), copy.current("main", "erase").images()
+    assert made.images().shape == source.shape
+    step = automatic_step(2 * PIXEL, 300.0) / 2
+    for i, known in enumerate(ctf_of_views(record)):
+        slope = slope_in_raw(record.geometry(i), hand)
+        assert np.hypot(slope.x, slope.y) == pytest.approx(
+            abs(np.tan(np.radians(record.views[i].tilt_angle))), abs=1e-9
+        )
+        strips = lay_strips((128, 128), PIXEL, slope, step)
+        expected = correct_strips(
+            source[i], known.ctf, PIXEL, slope, strips, Correction("multiply")
+        )
+        np.testing.assert_allclose(made.images()[i], expected, atol=1e-6)
+        assert made.images()[i].mean() == pytest.approx(source[i].mean(), rel=0.02)
+
+
+def test_the_measured_hand_is_taken_and_the_other_one_differs(copy: Series) -> None:
+    measured = copy.record("main").hand
+    about = correct(copy).attributes()
+    assert about[CTF_CORRECTED] == {"by": "ctf2d", "mode": "flip", "hand": measured or 1}
+    fine = {"defocus_tolerance": 100.0}
+    one, other = (np.asarray(correct(copy, hand=h, **fine).images()[:]) for h in (1, -1))
+    assert np.abs(one[-1] - other[-1]).max() > 0.01
+    assert np.array_equal(one[3], other[3])  # 0° has no sides
+
+
+def test_widths_of_strips_and_of_blending_are_kept(copy: Series) -> None:
+    rows = correct(copy, defocus_tolerance=1e5, strip_width=20, interpolation=10).attributes()
+    for row in rows["table"]:
+        if row["tilt angle [°]"]:
+            # To be even, strips are a little narrower.
+            assert 15 < row["strip width [pixels]"] <= 20.0001
+        else:
+            assert (row["strips"], row["strip width [pixels]"]) == (1, None)
+    few = correct(copy, defocus_tolerance=300.0).attributes()["table"]
+    for row in few:
+        if row["strips"] > 1:
+            assert row["highest [Å]"] - row["lowest [Å]"] <= 300.0001 * (row["strips"] - 1)
+
+
+def test_dose_that_is_still_to_be_weighted_stays_so(copy: Series) -> None:
+    made = correct(copy)
+    assert Weighting.of(made) == Weighting.of(copy.current("main", "dose"))
+    assert Weighting.of(made) is not None
+    assert made.attributes()["dose_weighted"] is False
+    assert Weighting.of(correct(copy, images="erase")) is None
+
+
+def test_views_without_a_ctf_are_named(copy: Series) -> None:
+    ctf = copy.current("main", "ctf")
+    decides = ctf.attributes()["decides"]
+    for view in decides["views"]:
+        if view["ctf"]:
+            view["ctf"] |= {"reliable": True}
+    decides["views"][4]["ctf"] = None
+    ctf.group().update_attributes({"decides": decides})
+    about = correct(copy, correction="multiply").attributes()
+    assert about["message"].endswith("CTF from their neighbours: views 5")
+    assert about["table"][4]["CTF from"] == "view 4 and 6"
+    assert about["table"][3]["CTF from"] == "itself"
+    ends = [about["table"][i]["defocus [Å]"] for i in (3, 5)]
+    assert about["table"][4]["defocus [Å]"] == pytest.approx(np.mean(ends))
+
+
+def with_ctfs(record: TiltSeries, **changed: dict[str, Any] | None) -> TiltSeries:
+    views = []
+    for i, view in enumerate(record.views):
+        given = changed.get(f"v{i}", {})
+        ctf = None if given is None or view.ctf is None else view.ctf.model_copy(update=given)
+        views.append(view.model_copy(update={"ctf": ctf}))
+    return record.model_copy(update={"views": tuple(views)})
+
+
+def test_missing_ctfs_lie_between_those_of_the_neighbours_in_tilt(record: TiltSeries) -> None:
+    # Tilts −47, −20, 0, 13, 30, 47, 50 in order 6, 4, 1, 2, 3, 5, 7.
+    changed = with_ctfs(
+        record,
+        v1={"defocus_u": 31000.0, "defocus_v": 30000.0, "astigmatism_angle": 80.0},
+        v2=None,
+        v3={"defocus_u": 21000.0, "defocus_v": 20000.0, "astigmatism_angle": -80.0},
+        v4={"phase_shift": 40.0},
+        v5={"phase_shift": 60.0},
+    )
+    found = ctf_of_views(changed)
+    middle = found[2]
+    assert middle.views == (1, 3)
+    assert middle.ctf.defocus == pytest.approx(30500 - 10000 * 20 / 33)
+    # Across ±90° the directions are near to each other: nothing cancels but by cos 20°.
+    assert abs(abs(middle.ctf.astigmatism_angle) - 90) < 10
+    assert middle.ctf.astigmatism > 1000 * np.cos(np.radians(20)) - 1
+    last = found[6]
+    assert (last.views, last.ctf.defocus_u) == ((5,), pytest.approx(30500.0))
+    assert last.ctf.phase_shift == 0.0  # as the sixth exposure, the one before it, has it
+    assert [one.views for one in found if len(one.views) == 1][:2] == [(0,), (1,)]
+
+
+def test_a_fit_of_noise_counts_only_where_there_is_nothing_else(record: TiltSeries) -> None:
+    lost = {"reliable": False, "uncertainty": None, "defocus_u": 5000.0, "defocus_v": 5000.0}
+    assert ctf_of_views(with_ctfs(record, v3=lost))[3].views == (2, 4)
+    known = {"reliable": False, "uncertainty": 300.0}  # what the other views expect
+    assert ctf_of_views(with_ctfs(record, v3=known))[3].views == (3,)
+    all_lost = with_ctfs(record, **{f"v{i}": lost for i in range(6)})
+    assert ctf_of_views(all_lost)[3].ctf.defocus == 5000.0
+    with pytest.raises(UnusableData, match="TS_01: no view has a CTF: `tiltflow ctf`"):
+        ctf_of_views(with_ctfs(record, **dict.fromkeys((f"v{i}" for i in range(7)), None)))
+
+
+def test_an_imported_ctf_counts_without_an_uncertainty(record: TiltSeries) -> None:
+    plain = CtfEstimate(defocus_u=1e4, defocus_v=1e4, astigmatism_angle=0.0)
+    views = [view.model_copy(update={"ctf": plain}) for view in record.views]
+    found = ctf_of_views(record.model_copy(update={"views": tuple(views)}))
+    assert [one.views for one in found] == [(i,) for i in range(7)]
+
+
+def test_corrected_images_are_never_corrected_again(copy: Series) -> None:
+    assert already_corrected(copy.current("main", "dose")) is None
+    assert already_corrected(correct(copy)) == correct(copy).attributes()[CTF_CORRECTED]
+    dose = copy.current("main", "dose")
+    dose.group().update_attributes({CTF_CORRECTED: {"by": "another program", "mode": "flip"}})
+    with pytest.raises(
+        WrongParameter, match=r"TS_01: ctf2d: the images of dose-\w+ are already corrected.*flip"
+    ):
+        correct(copy, correction="multiply")
+
+
+def test_what_is_made_from_corrected_images_is_corrected(copy: Series) -> None:
+    made = correct(copy)
+    given = TransformParameters(images="ctf2d", alignment="coarse")
+    transform.fn(copy.project.url, "TS_01", given, "main", THREADS)
+    stack = copy.current("main", "transform")
+    assert stack.attributes()[CTF_CORRECTED] == made.attributes()[CTF_CORRECTED]
+    assert stack.attributes()["dose_weighted"] is True
+    # A result that says nothing is known by what its images come from.
+    made.series.result("transform", stack.key).group().attrs.pop(CTF_CORRECTED)
+    assert CTF_CORRECTED not in stack.attributes()
+    assert already_corrected(stack) is not None
+    plain = TransformParameters(alignment="coarse")
+    transform.fn(copy.project.url, "TS_01", plain, "main", THREADS)
+    assert already_corrected(copy.current("main", "transform")) is None
+
+
+def test_broken_images_and_useless_values_are_told(copy: Series) -> None:
+    with pytest.raises(WrongParameter, match=r"strips of 0\.001 Å.*larger ctf2d\.defocus_tol"):
+        correct(copy, defocus_tolerance=0.001)
+    ctf = copy.current("main", "ctf")
+    decides = ctf.attributes()["decides"]
+    decides["series"]["pretilt"] = None
+    ctf.group().update_attributes({"decides": decides})
+    with pytest.raises(WrongParameter, match="TS_01: the ctf step knows no pre-tilt"):
+        correct(copy, pretilt=True)
+    images = copy.current("main", "erase").array("images")
+    broken = np.asarray(images[2])
+    broken[5, 5] = np.nan
+    images[2] = broken
+    with pytest.raises(UnusableData, match="TS_01: view 3 has pixels that are no numbers"):
+        correct(copy, correction="multiply")
+
+
+def test_the_pretilt_adds_to_the_tilt(copy: Series) -> None:
+    ctf = copy.current("main", "ctf")
+    decides = ctf.attributes()["decides"]
+    decides["series"]["pretilt"] = {
+        **{"about_axis": 10.0, "across_axis": 0.0},
+        **{"about_error": 1.0, "across_error": 1.0},
+    }
+    ctf.group().update_attributes({"decides": decides})
+    rows = {
+        on: correct(copy, pretilt=on, defocus_tolerance=50.0).attributes()["table"]
+        for on in (False, True)
+    }
+    spans = {
+        on: [row["highest [Å]"] - row["lowest [Å]"] for row in table] for on, table in rows.items()
+    }
+    tilts = [row["tilt angle [°]"] for row in rows[True]]
+    assert spans[False][tilts.index(20.0)] == pytest.approx(
+        spans[True][tilts.index(10.0)], rel=1e-6
+    )
+
+
+def test_a_unit_takes_no_more_memory_than_is_stated(record: TiltSeries) -> None:
+    shape = (700, 650)
+    image = np.random.default_rng(0).normal(10, 1, (1, *shape)).astype(np.float32)
+    held = cast("Result", SimpleNamespace(images=image.copy, array=lambda name: image.copy()))
+    ctf = replace(ctf_of_views(record)[0].ctf, defocus_u=30000.0)
+    slope = slope_in_raw(record.geometry(0), 1)
+    strips = lay_strips(shape, 2.7, slope, 500.0)
+    margin, how = margin_of(ctf, 2.7, strips), Correction("wiener")
+    correct_view(held, held, 0, ctf, 2.7, slope, strips, how, margin)  # compiles
+    tracemalloc.start()
+    correct_view(held, held, 0, ctf, 2.7, slope, strips, how, margin)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.5 < peak / (memory_of_view(shape, margin) - BASE_BYTES) < 1

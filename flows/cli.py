@@ -102,6 +102,9 @@ def run(
     series: SeriesOption = None,
     until: Annotated[str | None, typer.Option(help="last step wanted: " + ", ".join(STEPS))] = None,
     branch: BranchOption = "main",
+    approve: Annotated[
+        str | None, typer.Option(help="ask after these steps, e.g. alignment,thickness")
+    ] = None,
     dry_run: Annotated[bool, typer.Option(help="print what would run, and why")] = False,
     cluster: ClusterOption = "auto",
     workers: WorkersOption = None,
@@ -113,13 +116,14 @@ def run(
     pipeline = pipeline_from(preset, config, set_, before)
     if until is not None and until not in STEPS:
         raise WrongParameter(f"--until {until}: there are {', '.join(STEPS)}")
-    if dry_run or _nothing_to_do(project, pipeline, names_of(series), branch, until):
-        _print_plan(project, pipeline, names_of(series), branch, until, dry_run)
+    names, waits = names_of(series), names_of(approve)
+    if dry_run or (not waits and _nothing_to_do(project, pipeline, names, branch, until)):
+        _print_plan(project, pipeline, names, branch, until, dry_run)
         return
     from flows.session import session as run_session
 
     execution = execution_of(cluster, workers, gpus, memory)
-    run_flow(run_session, project, pipeline, names_of(series), branch, until, execution)
+    run_flow(run_session, project, pipeline, names, branch, until, execution, waits)
 
 
 def _request_before(project: str, branch: str) -> Pipeline:
@@ -296,6 +300,19 @@ def watch(
     run_flow(
         run_watch, directory, into, parameters, pipeline, branch, until, once, retry, execution
     )
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(help="of the server, on this machine alone")] = 4200,
+    limit: Annotated[int, typer.Option(min=1, help="runs at a time")] = 1,
+) -> None:
+    """Serve all flows in a browser: runs, schedules, forms, approval (Ctrl-C ends it)."""
+    from flows.serving import serve_all
+
+    where = os.environ.get("PREFECT_API_URL", f"http://127.0.0.1:{port}/api").removesuffix("/api")
+    console.say(f"open {where} when it answers, in half a minute")
+    serve_all(port, limit)
 
 
 @app.command()

@@ -45,6 +45,20 @@ def run_flow(flow: Callable[..., Any], *arguments: Any) -> Any:
     """Run a flow in this process, on Prefect's embedded server unless one is configured."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
+    from flows import asking
+    from flows.approval import Answer, Question, asked_by
+
+    def ask(question: Question) -> Answer:
+        bars.stop()  # or they would write over what is typed
+        try:
+            return asking.ask(question)
+        finally:
+            bars.start()
+
     # Without this, every flow run ends with a second of waiting for its heartbeat's thread.
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), console.following():
+    with (
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        console.following() as bars,
+        asked_by(ask if asking.in_terminal() else None),
+    ):
         return flow(*arguments)

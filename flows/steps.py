@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from typing import ParamSpec
 
-from prefect import flow
+from prefect import Flow
 
-from flows.arguments import Branch, Project, SeriesNames
+from flows.arguments import Branch, Project, SeriesNames, run_name
 from flows.session import each
 from flows.tomogram import carry_out
 from tasks import cluster
@@ -29,7 +30,14 @@ from tasks.parameters import (
 )
 from tasks.plan import chosen_series
 
-step_flow = partial(flow, persist_result=False)
+P = ParamSpec("P")
+
+
+def step_flow(name: str) -> Callable[[Callable[P, None]], Flow[P, None]]:
+    """Return the decorator of the flow of step `name`, whose runs say step, series and branch."""
+    return lambda function: Flow(
+        function, name=name, flow_run_name=run_name(name), persist_result=False
+    )
 
 
 def run_step(
@@ -48,7 +56,7 @@ def run_step(
         )
 
 
-@step_flow(name="motion")
+@step_flow("motion")
 def motion(
     project: Project,
     parameters: MotionParameters = MotionParameters(),
@@ -60,7 +68,7 @@ def motion(
     run_step("motion", project, parameters, series, branch, execution)
 
 
-@step_flow(name="average")
+@step_flow("average")
 def average(
     project: Project,
     parameters: SumParameters = SumParameters(),
@@ -73,7 +81,7 @@ def average(
     run_step("motion", project, summed, series, branch, execution)
 
 
-@step_flow(name="exclude")
+@step_flow("exclude")
 def exclude(
     project: Project,
     parameters: ExcludeParameters = ExcludeParameters(),
@@ -85,7 +93,7 @@ def exclude(
     run_step("exclude", project, parameters, series, branch, execution)
 
 
-@step_flow(name="ctf")
+@step_flow("ctf")
 def ctf(
     project: Project,
     parameters: CtfParameters = CtfParameters(),
@@ -97,7 +105,7 @@ def ctf(
     run_step("ctf", project, parameters, series, branch, execution)
 
 
-@step_flow(name="erase")
+@step_flow("erase")
 def erase(
     project: Project,
     parameters: EraseParameters = EraseParameters(),
@@ -109,7 +117,7 @@ def erase(
     run_step("erase", project, parameters, series, branch, execution)
 
 
-@step_flow(name="dose")
+@step_flow("dose")
 def dose(
     project: Project,
     parameters: DoseParameters = DoseParameters(),
@@ -121,7 +129,7 @@ def dose(
     run_step("dose", project, parameters, series, branch, execution)
 
 
-@step_flow(name="preprocess")
+@step_flow("preprocess")
 def preprocess(
     project: Project,
     parameters: PreprocessParameters = PreprocessParameters(),
@@ -133,7 +141,7 @@ def preprocess(
     run_step("preprocess", project, parameters, series, branch, execution)
 
 
-@step_flow(name="coarse")
+@step_flow("coarse")
 def coarse(
     project: Project,
     parameters: CoarseParameters = CoarseParameters(),
@@ -145,7 +153,7 @@ def coarse(
     run_step("coarse", project, parameters, series, branch, execution)
 
 
-@step_flow(name="fiducials")
+@step_flow("fiducials")
 def fiducials(
     project: Project,
     parameters: FiducialParameters = FiducialParameters(),
@@ -157,7 +165,7 @@ def fiducials(
     run_step("fiducials", project, parameters, series, branch, execution)
 
 
-@step_flow(name="align")
+@step_flow("align")
 def align(
     project: Project,
     parameters: AlignParameters = AlignParameters(),
@@ -169,7 +177,7 @@ def align(
     run_step("align", project, parameters, series, branch, execution)
 
 
-@step_flow(name="markerfree")
+@step_flow("markerfree")
 def markerfree(
     project: Project,
     parameters: MarkerfreeParameters = MarkerfreeParameters(),
@@ -181,7 +189,7 @@ def markerfree(
     run_step("markerfree", project, parameters, series, branch, execution)
 
 
-@step_flow(name="transform")
+@step_flow("transform")
 def transform(
     project: Project,
     parameters: TransformParameters = TransformParameters(),
@@ -193,7 +201,7 @@ def transform(
     run_step("transform", project, parameters, series, branch, execution)
 
 
-@step_flow(name="reconstruct")
+@step_flow("reconstruct")
 def reconstruct(
     project: Project,
     parameters: ReconstructParameters = ReconstructParameters(),

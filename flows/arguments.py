@@ -6,8 +6,10 @@ overwrites those of a `Field`; what stands in its ``json_schema_extra`` is kept.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
+from prefect.runtime import flow_run
 from pydantic import Field
 
 
@@ -21,3 +23,19 @@ SeriesName = Annotated[str, shown("name of the tilt series, e.g. TS_01")]
 SeriesNames = Annotated[list[str] | None, shown("names of the tilt series; empty: all")]
 Branch = Annotated[str, shown("name under which the results are kept together")]
 Until = Annotated[str | None, shown("last step wanted; empty: the tomogram")]
+Approve = Annotated[
+    list[str] | None,
+    shown("steps after which the run waits for approval: alignment, or names of steps"),
+]
+
+
+def run_name(what: str) -> Callable[[], str]:
+    """Return what names a run over series: what it does, of which series, on which branch."""
+
+    def name() -> str:
+        given = flow_run.parameters
+        names = given.get("series") or ["all"]
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        return f"{what} {shown} {given.get('branch', 'main')}"
+
+    return name

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from flows import console
-from flows.options import PRESETS, as_yaml, options_of, pipeline_from, validated
+from flows import cli_project, console
+from flows.cli_common import (
+    BranchOption,
+    ClusterOption,
+    GpusOption,
+    MemoryOption,
+    ProjectArgument,
+    SeriesOption,
+    WorkersOption,
+    execution_of,
+    names_of,
+    run_flow,
+)
+from flows.options import PRESETS, options_of, pipeline_from
 from tasks.errors import UserError, WrongParameter, one_line
 from tasks.formats.errors import FormatError
 from tasks.parameters import (
-    Execution,
     GainFlip,
     ImportParameters,
     Parameters,
@@ -35,22 +44,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-ProjectArgument = Annotated[str, typer.Argument(help="folder or URL of the project")]
-BranchOption = Annotated[str, typer.Option(help="name under which results are kept together")]
-SeriesOption = Annotated[
-    str | None, typer.Option(help="tilt series, separated by commas; default: all")
-]
-ClusterOption = Annotated[
-    str,
-    typer.Option(
-        envvar="TILTFLOW_CLUSTER",
-        help="auto, local, cuda, threads, slurm, kubernetes, or a scheduler's address tcp://…",
-    ),
-]
-WorkersOption = Annotated[int | None, typer.Option(help="workers; default: one per GPU or core")]
-GpusOption = Annotated[str | None, typer.Option(help="GPUs to use, e.g. 0,1, or none")]
-MemoryOption = Annotated[str | None, typer.Option(help="memory of one worker, e.g. 8GB")]
 
 
 def main() -> None:
@@ -84,26 +77,6 @@ def main() -> None:
         sys.exit(2)
 
 
-def _names(series: str | None) -> list[str] | None:
-    return [name.strip() for name in series.split(",")] if series else None
-
-
-def _execution(
-    cluster: str, workers: int | None, gpus: str | None, memory: str | None
-) -> Execution:
-    values = {"cluster": cluster, "workers": workers, "gpus": gpus, "memory": memory}
-    return validated(Execution, values)
-
-
-def _run_flow(flow: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a flow in this process, on Prefect's embedded server unless one is configured."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
-    # Without this, every flow run ends with a second of waiting for its heartbeat's thread.
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), console.following():
-        return flow(*arguments)
-
-
 @app.command("import")
 @options_of(ImportParameters)
 def import_command(project: ProjectArgument, parameters: ImportParameters) -> None:
@@ -111,7 +84,7 @@ def import_command(project: ProjectArgument, parameters: ImportParameters) -> No
     from flows.session import SomeSeriesFailed, import_series
 
     try:
-        records = _run_flow(import_series, project, parameters)
+        records = run_flow(import_series, project, parameters)
     except SomeSeriesFailed as failed:
         console.import_reports(failed.done)
         raise
@@ -129,6 +102,9 @@ def run(
     series: SeriesOption = None,
     until: Annotated[str | None, typer.Option(help="last step wanted: " + ", ".join(STEPS))] = None,
     branch: BranchOption = "main",
+    approve: Annotated[
+        str | None, typer.Option(help="ask after these steps, e.g. alignment,thickness")
+    ] = None,
     dry_run: Annotated[bool, typer.Option(help="print what would run, and why")] = False,
     cluster: ClusterOption = "auto",
     workers: WorkersOption = None,
@@ -140,13 +116,14 @@ def run(
     pipeline = pipeline_from(preset, config, set_, before)
     if until is not None and until not in STEPS:
         raise WrongParameter(f"--until {until}: there are {', '.join(STEPS)}")
-    if dry_run or _nothing_to_do(project, pipeline, _names(series), branch, until):
-        _print_plan(project, pipeline, _names(series), branch, until, dry_run)
+    names, waits = names_of(series), names_of(approve)
+    if dry_run or (not waits and _nothing_to_do(project, pipeline, names, branch, until)):
+        _print_plan(project, pipeline, names, branch, until, dry_run)
         return
     from flows.session import session as run_session
 
-    execution = _execution(cluster, workers, gpus, memory)
-    _run_flow(run_session, project, pipeline, _names(series), branch, until, execution)
+    execution = execution_of(cluster, workers, gpus, memory)
+    run_flow(run_session, project, pipeline, names, branch, until, execution, waits)
 
 
 def _request_before(project: str, branch: str) -> Pipeline:
@@ -227,8 +204,8 @@ def _add_step_command(name: str, model: type[Parameters], about: str) -> None:
     ) -> None:
         from flows import steps
 
-        execution = _execution(cluster, workers, gpus, memory)
-        _run_flow(getattr(steps, name), project, parameters, _names(series), branch, execution)
+        execution = execution_of(cluster, workers, gpus, memory)
+        run_flow(getattr(steps, name), project, parameters, names_of(series), branch, execution)
 
     app.command(name, help=f"{about[0].upper()}{about[1:]}.")(step_command)
 
@@ -237,100 +214,15 @@ for _name, _step in STEPS.items():
     _add_step_command(_name, type(getattr(Pipeline(), _name)), _step.about)
 _add_step_command("average", SumParameters, "sum the frames of each movie without aligning them")
 
-
-@app.command()
-def show(
-    project: ProjectArgument,
-    series: Annotated[str | None, typer.Argument(help="tilt series; default: all in brief")] = None,
-    branch: BranchOption = "main",
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-) -> None:
-    """Show the record of a project, or of one of its series."""
-    from tasks.plan import check_branch
-    from tasks.store import parse_project
-    from tasks.tables import project_rows, series_rows
-
-    check_branch(project, branch)
-    if series is None:
-        rows = project_rows(project, branch)
-        print(json.dumps(rows, indent=1)) if as_json else console.table(project, rows)
-        return
-    record = parse_project(project).series(series).record(branch)
-    if as_json:
-        print(record.model_dump_json(indent=1))
-    else:
-        console.table(f"{series}, branch {branch}", series_rows(record))
-
-
-@app.command()
-def status(project: ProjectArgument, branch: BranchOption = "main") -> None:
-    """Show which steps of which series are done."""
-    from tasks.plan import check_branch
-    from tasks.tables import status_rows
-
-    check_branch(project, branch)
-    rows, reasons = status_rows(project, branch)
-    console.table(f"{project}, branch {branch}", rows)
-    for line in reasons:
-        console.say(line)
-
-
-@app.command()
-def report(
-    project: ProjectArgument,
-    branch: BranchOption = "main",
-    out: Annotated[Path, typer.Option(help="folder of report.html and qc.csv")] = Path("report"),
-) -> None:
-    """Write an HTML report with tables, plots and slices, and qc.csv."""
-    from tasks.report import write_report
-
-    console.say(str(write_report(project, branch, out)))
-
-
-@app.command()
-def export(
-    project: ProjectArgument,
-    to: Annotated[Literal["imod", "aretomo", "mrc"], typer.Option(help="the program")],
-    out: Annotated[Path, typer.Option(help="folder; each series gets one of its own in it")],
-    series: SeriesOption = None,
-    branch: BranchOption = "main",
-) -> None:
-    """Write files for other programs."""
-    from flows.session import each
-    from tasks.export import export_series
-    from tasks.plan import chosen_series
-
-    def write(name: str) -> None:
-        files = export_series(project, name, branch, to, out, say=console.say)
-        console.say(f"{name}: {len(files)} files in {files[0].parent}")
-
-    each(chosen_series(project, _names(series)), write)
-
-
-@app.command()
-def config(
-    preset: Annotated[str, typer.Option(help=" or ".join(PRESETS))] = "default",
-) -> None:
-    """Print all parameters as a commented YAML file."""
-    print(as_yaml(pipeline_from(preset, None, None)))
-
-
-@app.command()
-def prune(
-    project: ProjectArgument,
-    yes: Annotated[bool, typer.Option("--yes", help="do it; otherwise only show them")] = False,
-) -> None:
-    """Remove the results that no branch reaches."""
-    from tasks.prune import prune as remove
-    from tasks.prune import unreachable
-
-    lost = unreachable(project)
-    rows = [{"result": result.path, "MB": result.size() / 1e6} for result in lost]
-    console.table("no branch reaches", rows)
-    if not yes:
-        console.say("add --yes to remove them" if rows else "nothing to remove")
-        return
-    console.say(f"{remove(project) / 1e6:.1f} MB freed")
+for _command in (
+    cli_project.show,
+    cli_project.status,
+    cli_project.report,
+    cli_project.export,
+    cli_project.config,
+    cli_project.prune,
+):
+    app.command()(_command)
 
 
 @app.command()
@@ -357,13 +249,13 @@ def gain(
         )
     from flows.gain import check_gain, make_gain
 
-    execution = _execution(cluster, workers, gpus, memory)
+    execution = execution_of(cluster, workers, gpus, memory)
     dark_file = None if dark is None else str(dark)
     if out is not None:
-        console.say(_run_flow(make_gain, movies, str(out), dark_file, execution).message)
+        console.say(run_flow(make_gain, movies, str(out), dark_file, execution).message)
         return
     lies = (gain_rotate, gain_flip, gain_inverted)
-    found = _run_flow(check_gain, movies, str(check), *lies, dark_file, execution)
+    found = run_flow(check_gain, movies, str(check), *lies, dark_file, execution)
     console.say(f"{check}: {found.message}")
     if found.verdict == "another is better":
         sys.exit(1)  # typer.Exit would be swallowed: the app does not run standalone
@@ -404,10 +296,23 @@ def watch(
     known = not (preset or config) and parse_project(into).exists()
     before = _request_before(into, branch) if known else None
     pipeline = pipeline_from(preset, config, set_, before)
-    execution = _execution(cluster, workers, gpus, memory)
-    _run_flow(
+    execution = execution_of(cluster, workers, gpus, memory)
+    run_flow(
         run_watch, directory, into, parameters, pipeline, branch, until, once, retry, execution
     )
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(help="of the server, on this machine alone")] = 4200,
+    limit: Annotated[int, typer.Option(min=1, help="runs at a time")] = 1,
+) -> None:
+    """Serve all flows in a browser: runs, schedules, forms, approval (Ctrl-C ends it)."""
+    from flows.serving import serve_all
+
+    where = os.environ.get("PREFECT_API_URL", f"http://127.0.0.1:{port}/api").removesuffix("/api")
+    console.say(f"open {where} when it answers, in half a minute")
+    serve_all(port, limit)
 
 
 @app.command()
@@ -423,8 +328,8 @@ def demo(
     from flows.demo import Files, judge
     from flows.demo import demo as run_demo
 
-    execution = _execution(cluster, workers, gpus, memory)
-    lines = _run_flow(run_demo, str(directory), seed, execution)
+    execution = execution_of(cluster, workers, gpus, memory)
+    lines = run_flow(run_demo, str(directory), seed, execution)
     rows = [
         {
             "series": line.series,

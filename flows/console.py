@@ -23,7 +23,7 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 @contextmanager
-def following() -> Iterator[None]:
+def following() -> Iterator[Bars]:
     """Show a bar for the step under way, and a line for every step that ends."""
     bars = Bars(
         TextColumn("{task.description}"),
@@ -57,7 +57,7 @@ def following() -> Iterator[None]:
             bars.console.print(f"{news.series}  {news.step:<12}{escape(done.message)}{time}")
 
     with bars, progress.listening(listen):
-        yield
+        yield bars
 
 
 def table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

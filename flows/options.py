@@ -188,7 +188,7 @@ def pipeline_from(
     """
     values: dict[str, dict[str, Any]] = {}
     base = before.model_dump() if before and not preset else _preset(preset or "default")
-    for layer in (base, _yaml(config), _assigned(assignments or [])):
+    for layer in (base, _yaml(config), assigned(assignments or [])):
         for step, fields in layer.items():
             values.setdefault(step, {}).update(fields)
     return validated(Pipeline, values)
@@ -215,7 +215,8 @@ def _yaml(path: Path | None) -> dict[str, dict[str, Any]]:
     return {str(step): dict(fields or {}) for step, fields in content.items()}
 
 
-def _assigned(assignments: list[str]) -> dict[str, dict[str, Any]]:
+def assigned(assignments: list[str]) -> dict[str, dict[str, Any]]:
+    """Return step → parameter → value of lines ``step.parameter=value``."""
     values: dict[str, dict[str, Any]] = {}
     for text in assignments:
         name, separator, value = text.partition("=")

@@ -7,9 +7,11 @@ from typing import Any, TypeVar
 
 from prefect import flow
 
-from flows.arguments import Branch, Project, SeriesNames, Until
+from flows.approval import require_somebody
+from flows.arguments import Approve, Branch, Project, SeriesNames, Until, run_name
 from flows.tomogram import tomogram
 from tasks import cluster, progress
+from tasks.approvals import checked
 from tasks.discover import Source, find_sources
 from tasks.errors import UserError, one_line
 from tasks.gain import GainCheck
@@ -36,7 +38,7 @@ class SomeSeriesFailed(UserError):
         self.done = done
 
 
-@flow(name="session", flow_run_name="session {branch}", persist_result=False)
+@flow(name="session", flow_run_name=run_name("session"), persist_result=False)
 def session(
     project: Project,
     pipeline: Pipeline = Pipeline(),
@@ -44,6 +46,7 @@ def session(
     branch: Branch = "main",
     until: Until = None,
     execution: Execution = Execution(),
+    approve: Approve = None,
 ) -> None:
     """Take many imported tilt series from movies to tomograms; what is done is skipped.
 
@@ -61,20 +64,23 @@ def session(
         Last step wanted; empty: the tomogram
     execution
         Where and how wide the work is executed; never changes a result
+    approve
+        Steps after which each series waits for approval: alignment, or names of steps
 
     Raises
     ------
     SomeSeriesFailed
         After all others are finished.
     """
+    require_somebody(checked(approve))
     with cluster.opened(execution) as running:
         each(
             chosen_series(project, series),
-            lambda name: tomogram(project, name, pipeline, branch, until, running),
+            lambda name: tomogram(project, name, pipeline, branch, until, running, approve),
         )
 
 
-@flow(name="import", persist_result=False)
+@flow(name="import", flow_run_name="import {project}", persist_result=False)
 def import_series(project: Project, parameters: ImportParameters) -> list[TiltSeries]:
     """Import tilt series: movies listed by mdocs or named by a pattern, or stacks.
 

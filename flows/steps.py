@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from typing import ParamSpec
 
-from prefect import flow
+from prefect import Flow
 
-from flows.arguments import Branch, Project, SeriesNames
+from flows.arguments import Branch, Project, SeriesNames, run_name
 from flows.session import each
 from flows.tomogram import carry_out
 from tasks import cluster
@@ -31,7 +32,14 @@ from tasks.parameters import (
 )
 from tasks.plan import chosen_series
 
-step_flow = partial(flow, persist_result=False)
+P = ParamSpec("P")
+
+
+def step_flow(name: str) -> Callable[[Callable[P, None]], Flow[P, None]]:
+    """Return the decorator of the flow of step `name`, whose runs say step, series and branch."""
+    return lambda function: Flow(
+        function, name=name, flow_run_name=run_name(name), persist_result=False
+    )
 
 
 def run_step(
@@ -50,7 +58,7 @@ def run_step(
         )
 
 
-@step_flow(name="motion")
+@step_flow("motion")
 def motion(
     project: Project,
     parameters: MotionParameters = MotionParameters(),
@@ -62,7 +70,7 @@ def motion(
     run_step("motion", project, parameters, series, branch, execution)
 
 
-@step_flow(name="average")
+@step_flow("average")
 def average(
     project: Project,
     parameters: SumParameters = SumParameters(),
@@ -75,7 +83,7 @@ def average(
     run_step("motion", project, summed, series, branch, execution)
 
 
-@step_flow(name="exclude")
+@step_flow("exclude")
 def exclude(
     project: Project,
     parameters: ExcludeParameters = ExcludeParameters(),
@@ -87,7 +95,7 @@ def exclude(
     run_step("exclude", project, parameters, series, branch, execution)
 
 
-@step_flow(name="ctf")
+@step_flow("ctf")
 def ctf(
     project: Project,
     parameters: CtfParameters = CtfParameters(),
@@ -99,7 +107,7 @@ def ctf(
     run_step("ctf", project, parameters, series, branch, execution)
 
 
-@step_flow(name="erase")
+@step_flow("erase")
 def erase(
     project: Project,
     parameters: EraseParameters = EraseParameters(),
@@ -111,7 +119,7 @@ def erase(
     run_step("erase", project, parameters, series, branch, execution)
 
 
-@step_flow(name="dose")
+@step_flow("dose")
 def dose(
     project: Project,
     parameters: DoseParameters = DoseParameters(),
@@ -123,7 +131,7 @@ def dose(
     run_step("dose", project, parameters, series, branch, execution)
 
 
-@step_flow(name="ctf2d")
+@step_flow("ctf2d")
 def ctf2d(
     project: Project,
     parameters: Ctf2dParameters = Ctf2dParameters(),
@@ -135,7 +143,7 @@ def ctf2d(
     run_step("ctf2d", project, parameters, series, branch, execution)
 
 
-@step_flow(name="preprocess")
+@step_flow("preprocess")
 def preprocess(
     project: Project,
     parameters: PreprocessParameters = PreprocessParameters(),
@@ -147,7 +155,7 @@ def preprocess(
     run_step("preprocess", project, parameters, series, branch, execution)
 
 
-@step_flow(name="coarse")
+@step_flow("coarse")
 def coarse(
     project: Project,
     parameters: CoarseParameters = CoarseParameters(),
@@ -159,7 +167,7 @@ def coarse(
     run_step("coarse", project, parameters, series, branch, execution)
 
 
-@step_flow(name="fiducials")
+@step_flow("fiducials")
 def fiducials(
     project: Project,
     parameters: FiducialParameters = FiducialParameters(),
@@ -171,7 +179,7 @@ def fiducials(
     run_step("fiducials", project, parameters, series, branch, execution)
 
 
-@step_flow(name="align")
+@step_flow("align")
 def align(
     project: Project,
     parameters: AlignParameters = AlignParameters(),
@@ -183,7 +191,7 @@ def align(
     run_step("align", project, parameters, series, branch, execution)
 
 
-@step_flow(name="markerfree")
+@step_flow("markerfree")
 def markerfree(
     project: Project,
     parameters: MarkerfreeParameters = MarkerfreeParameters(),
@@ -195,7 +203,7 @@ def markerfree(
     run_step("markerfree", project, parameters, series, branch, execution)
 
 
-@step_flow(name="transform")
+@step_flow("transform")
 def transform(
     project: Project,
     parameters: TransformParameters = TransformParameters(),
@@ -207,7 +215,7 @@ def transform(
     run_step("transform", project, parameters, series, branch, execution)
 
 
-@step_flow(name="reconstruct")
+@step_flow("reconstruct")
 def reconstruct(
     project: Project,
     parameters: ReconstructParameters = ReconstructParameters(),
@@ -219,7 +227,7 @@ def reconstruct(
     run_step("reconstruct", project, parameters, series, branch, execution)
 
 
-@step_flow(name="ctf3d")
+@step_flow("ctf3d")
 def ctf3d(
     project: Project,
     parameters: Ctf3dParameters = Ctf3dParameters(),

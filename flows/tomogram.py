@@ -6,8 +6,9 @@ from contextlib import suppress
 
 from prefect import Task, flow
 
-from flows.arguments import Branch, Project, SeriesName, Until
-from tasks import cluster
+from flows.approval import approved, require_somebody
+from flows.arguments import Approve, Branch, Project, SeriesName, Until
+from tasks import approvals, cluster
 from tasks.align import align
 from tasks.choice import settled
 from tasks.coarse import coarse
@@ -56,6 +57,7 @@ def tomogram(
     branch: Branch = "main",
     until: Until = None,
     execution: Execution = Execution(),
+    approve: Approve = None,
 ) -> list[Outcome]:
     """Take one imported tilt series from movies to tomogram; what is done is skipped.
 
@@ -73,23 +75,32 @@ def tomogram(
         Last step wanted; empty: the tomogram
     execution
         Where and how wide the work is executed; never changes a result
+    approve
+        Steps after which the run waits for approval: alignment, or names of steps
 
     Returns
     -------
     list of Outcome
         One for each step: its result's URL and a line about it.
     """
-    parse_project(project).series(series).project.note_request(
-        branch, pipeline.model_dump(mode="json")
-    )
+    waits = approvals.checked(approve)
+    require_somebody(waits)
+    of = parse_project(project).series(series)
+    of.project.note_request(branch, pipeline.model_dump(mode="json"))
     outcomes: list[Outcome] = []
     also: list[str] = []
-    of = parse_project(project).series(series)
+    changed: dict[str, Parameters] = {}
     with cluster.opened(execution) as running:
         while len(outcomes) < len(steps := needed(pipeline, until, also)):
             step = steps[len(outcomes)]
-            parameters = getattr(pipeline, step)
-            outcomes.append(carry_out(step, project, series, parameters, branch, running))
+            asked = getattr(pipeline, step)
+            used = changed.get(step) or approvals.chosen(of, branch, step, asked)
+            outcome = carry_out(step, project, series, used, branch, running)
+            if approvals.concerns(waits, step, pipeline):
+                changed[step] = approved(of, branch, outcome, asked, used)
+                if changed[step] != used:
+                    continue  # once more, with the values that were given
+            outcomes.append(outcome)
             if step == "fiducials":  # they decide what follows, never what came before
                 also.append(step)
                 pipeline = settled(pipeline, of.result(step, outcomes[-1].key))

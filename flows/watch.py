@@ -18,6 +18,7 @@ from flows.arguments import Branch, shown
 from flows.session import SomeSeriesFailed, attempt, import_sources, told
 from flows.tomogram import tomogram
 from tasks import cluster, progress
+from tasks.artifacts import artifact_key
 from tasks.errors import NotThere, WrongParameter, one_line
 from tasks.look import Lookout, Watched
 from tasks.parameters import Execution, Pipeline
@@ -25,7 +26,6 @@ from tasks.plan import plan
 from tasks.steps import STEPS
 from tasks.store import checked_name, parse_project
 from tasks.watch import WatchParameters
-from tasks.work import artifact_key
 
 IMPORT = "import"  # the last step of those who want records alone
 LONGEST_PAUSE = 5.0  # seconds between two looks

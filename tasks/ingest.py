@@ -14,6 +14,7 @@ from prefect.context import TaskRunContext
 from kernels.views import dark_views
 from tasks import acquisition
 from tasks.acquisition import Report
+from tasks.artifacts import artifact_key
 from tasks.describe import describe
 from tasks.description import Description
 from tasks.discover import Source
@@ -27,7 +28,6 @@ from tasks.parameters import ImportParameters
 from tasks.record import Acquisition, TiltSeries, View
 from tasks.references import Shape, dark_file, defects_file, gain_file, identity_of
 from tasks.store import parse_project
-from tasks.work import artifact_key
 
 OFF_NAME = 1.5  # degrees by which a movie's name may miss the stage's tilt
 MOST_HALF_LIT = 2  # frames of a view for which the beam came or went

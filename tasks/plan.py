@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tasks import approvals
 from tasks.choice import is_open, settled
 from tasks.errors import NotThere, UnusableData, one_line
 from tasks.parameters import Parameters, Pipeline
@@ -50,7 +51,8 @@ def plan(
     planned: dict[str, Planned] = {}
     while len(planned) < len(names := needed(pipeline, until, also)):
         name = names[len(planned)]
-        step, parameters = STEPS[name], getattr(pipeline, name)
+        step = STEPS[name]
+        parameters = approvals.chosen(series, branch, name, getattr(pipeline, name))
         if is_open(parameters):
             why = "the beads decide which alignment is used"
             planned[name] = _without_key(series, name, branch, why, "to do")

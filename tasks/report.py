@@ -126,7 +126,7 @@ def _chapter(series: Series, branch: str) -> dict[str, Any]:
         "spectra": _spectra(record, results["ctf"]),
         "hand": plots_ctf.what_hand(record),
         "pictures": _views(record, results["motion"]),
-        "slices": _slices(results["reconstruct"]),
+        "slices": slices(results["reconstruct"]),
         "flat": _is_flat(results["reconstruct"]),
     }
 
@@ -248,7 +248,7 @@ def _views(record: TiltSeries, motion: Result | None) -> list[plots.Picture]:
     ]
 
 
-def _slices(tomogram: Result | None) -> list[plots.Picture]:
+def slices(tomogram: Result | None) -> list[plots.Picture]:
     """Return pictures of a tomogram's three central planes."""
     if tomogram is None:
         return []

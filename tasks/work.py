@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,15 +11,13 @@ from importlib.metadata import version
 from typing import Any, ParamSpec
 
 import dask.utils
-from prefect import Task, get_run_logger
-from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.context import TaskRunContext
 from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, ConfigDict
 
-from tasks import cluster, progress
+from tasks import artifacts, cluster, progress
 from tasks.errors import UnusableData, UserError, WrongParameter
 from tasks.parameters import Execution, Parameters
 from tasks.record import TiltSeries
@@ -187,10 +183,12 @@ class Work:
             self._check_memory(memory)
         done = len(units) - len(missing)
         self._tell(done, len(units))
+        bar = artifacts.ProgressBar(self.series.name, self.step.name)
         for unit, report in scatter(function, missing, self.execution):
             reports[unit.name] = self.result.mark_unit(unit.name, report)
             done += 1
             self._tell(done, len(units))
+            bar.show(done, len(units))
         return reports
 
     def hold(
@@ -273,7 +271,7 @@ class Work:
             }
         )
         self._point()
-        self._publish(table)
+        artifacts.publish(self.result, self.branch, table)
         return self._outcome(skipped=False, message=message)
 
     def _point(self) -> None:
@@ -295,41 +293,6 @@ class Work:
 
     def _tell(self, done: int, total: int, outcome: Outcome | None = None) -> None:
         progress.tell(progress.Progress(self.series.name, self.step.name, done, total, outcome))
-
-    def _publish(self, table: Sequence[Row]) -> None:
-        if TaskRunContext.get() is None:  # called as a plain function
-            return
-        try:
-            self._create_artifacts(table)
-        except Exception as error:  # the result is complete, whatever the server thinks of it
-            get_run_logger().warning("no artifacts of %s: %s", self.result.name, error)
-
-    def _create_artifacts(self, table: Sequence[Row]) -> None:
-        key = artifact_key(self.series.name, self.step.name)
-        if table:
-            create_table_artifact(
-                key=key,
-                table=[{column: _plain(value) for column, value in row.items()} for row in table],
-                description=f"{self.series.name}: {self.step.about} (branch {self.branch})",
-            )
-        create_link_artifact(
-            key=f"{key}-result",
-            link=self.result.url if "://" in self.result.url else f"file://{self.result.url}",
-            link_text=self.result.name,
-            description=f"Zarr result of {self.step.name} of {self.series.name}",
-        )
-
-
-def artifact_key(*names: str) -> str:
-    """Return a key as Prefect wants it: lower-case letters, digits and dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(names).lower()).strip("-")
-
-
-def _plain(value: Any) -> Any:
-    # JSON has no NaN, and the UI's tables no use for ten digits.
-    if isinstance(value, float):
-        return float(f"{value:.5g}") if math.isfinite(value) else None
-    return value
 
 
 def begin(

@@ -31,6 +31,7 @@ OTHER_COMMANDS = {
     "config",
     "prune",
     "watch",
+    "serve",
 }
 THREADS = ("--cluster", "threads", "--workers", "2")
 

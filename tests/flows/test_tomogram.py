@@ -83,6 +83,9 @@ def test_every_step_leaves_a_table_and_a_link(finished_project: str, tiny_projec
     for step in ("motion", "exclude", "ctf", "erase", "dose", "coarse", "reconstruct"):
         assert (f"ts-02-{step}", "table") in found
         assert (f"ts-02-{step}-result", "markdown") in found
+    for step in ("motion", "ctf", "erase", "coarse", "reconstruct"):
+        (drawn,) = [a for a in artifacts if a.key == f"ts-02-{step}-pictures"]
+        assert "](data:image/" in str(drawn.data)
     (link,) = [a for a in artifacts if a.key == "ts-02-reconstruct-result"]
     series = parse_project(tiny_project).series("TS_02")
     assert series.current("main", "reconstruct").url in str(link.data)
@@ -148,3 +151,9 @@ def test_a_step_without_its_input_says_which_one(tiny_project: str) -> None:
 def test_an_unknown_series_is_an_error(tiny_project: str) -> None:
     with pytest.raises(NotThere, match=r"no series 'TS_9' \(there are: TS_01, TS_02\)"):
         tomogram(tiny_project, "TS_9", execution=Execution(cluster="threads"))
+
+
+def test_a_flow_of_a_step_says_step_series_and_branch_in_its_name(finished_copy: str) -> None:
+    steps.erase(finished_copy, series=["TS_01"], execution=Execution(cluster="threads"))
+    with get_client(sync_client=True) as client:
+        assert "erase TS_01 main" in {run.name for run in client.read_flow_runs(limit=200)}

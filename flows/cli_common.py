@@ -1,0 +1,64 @@
+"""What the commands of the command line share: options, and how a flow is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from flows import console
+from flows.options import validated
+from tasks.parameters import Execution
+
+ProjectArgument = Annotated[str, typer.Argument(help="folder or URL of the project")]
+BranchOption = Annotated[str, typer.Option(help="name under which results are kept together")]
+SeriesOption = Annotated[
+    str | None, typer.Option(help="tilt series, separated by commas; default: all")
+]
+ClusterOption = Annotated[
+    str,
+    typer.Option(
+        envvar="TILTFLOW_CLUSTER",
+        help="auto, local, cuda, threads, slurm, kubernetes, or a scheduler's address tcp://…",
+    ),
+]
+WorkersOption = Annotated[int | None, typer.Option(help="workers; default: one per GPU or core")]
+GpusOption = Annotated[str | None, typer.Option(help="GPUs to use, e.g. 0,1, or none")]
+MemoryOption = Annotated[str | None, typer.Option(help="memory of one worker, e.g. 8GB")]
+
+
+def names_of(series: str | None) -> list[str] | None:
+    """Return the names in a list separated by commas; None for all."""
+    return [name.strip() for name in series.split(",")] if series else None
+
+
+def execution_of(
+    cluster: str, workers: int | None, gpus: str | None, memory: str | None
+) -> Execution:
+    """Return how a run is executed, as the options say."""
+    values = {"cluster": cluster, "workers": workers, "gpus": gpus, "memory": memory}
+    return validated(Execution, values)
+
+
+def run_flow(flow: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a flow in this process, on Prefect's embedded server unless one is configured."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from flows import asking
+    from flows.approval import Answer, Question, asked_by
+
+    def ask(question: Question) -> Answer:
+        bars.stop()  # or they would write over what is typed
+        try:
+            return asking.ask(question)
+        finally:
+            bars.start()
+
+    # Without this, every flow run ends with a second of waiting for its heartbeat's thread.
+    with (
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        console.following() as bars,
+        asked_by(ask if asking.in_terminal() else None),
+    ):
+        return flow(*arguments)

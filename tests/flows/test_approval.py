@@ -1,0 +1,169 @@
+"""A run that waits for a person: in the Prefect UI, in the terminal, and where there is nobody."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows import approval, asking
+from flows.approval import Answer, Question, asked_by
+from flows.tomogram import tomogram
+from tasks import approvals
+from tasks.errors import WrongParameter
+from tasks.parameters import EraseParameters, Execution, Pipeline
+from tasks.plan import plan
+from tasks.store import parse_project
+from tasks.work import Outcome
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+THREADS = Execution(cluster="threads", workers=2)
+
+
+def run(project: str, answers: list[Any], **given: Any) -> tuple[list[Outcome], list[Question]]:
+    """Run up to X-ray erasing with these answers; return the outcomes and what was asked."""
+    asked: list[Question] = []
+
+    def answer(question: Question) -> Answer:
+        asked.append(question)
+        decision, values = answers[len(asked) - 1]
+        return Answer(decision, values or question.parameters, "too many")
+
+    with asked_by(answer):
+        done = tomogram(
+            project, "TS_01", until="erase", execution=THREADS, approve=["erase"], **given
+        )
+    assert len(asked) == len(answers)
+    return done, asked
+
+
+def test_nobody_is_asked_twice_about_a_result_that_was_accepted(finished_copy: str) -> None:
+    done, (question,) = run(finished_copy, [("accept", None)])
+    assert question.outcome == done[-1]
+    assert question.parameters == EraseParameters()
+    again, _ = run(finished_copy, [])
+    assert again[-1].key == done[-1].key
+
+
+def test_changed_values_are_used_asked_about_again_and_kept_for_the_series(
+    finished_copy: str,
+) -> None:
+    other = EraseParameters(peak=7.0)
+    done, asked = run(finished_copy, [("change values", other), ("accept", None)])
+    assert [question.parameters for question in asked] == [EraseParameters(), other]
+    series = parse_project(finished_copy).series("TS_01")
+    assert series.current("main", "erase").attributes()["parameters"]["peak"] == 7.0
+    assert len({outcome.step for outcome in done}) == len(done)  # each step once
+
+    # A later run goes on with them; other parameters of the user count for more.
+    plain = tomogram(finished_copy, "TS_01", until="erase", execution=THREADS)
+    assert plain[-1].key == done[-1].key
+    assert all(step.state == "done" for step in plan(series, Pipeline(), until="erase").values())
+    newer = Pipeline(erase=EraseParameters(peak=6.0))
+    assert plan(series, newer, until="erase")["erase"].state != "done"
+
+
+def test_a_rejection_ends_the_series_with_its_reason(finished_copy: str) -> None:
+    with pytest.raises(approvals.Rejected, match="TS_01: erase was rejected: too many"):
+        run(finished_copy, [("reject", None)])
+    failure = parse_project(finished_copy).series("TS_01").failure("main", "erase")
+    assert failure is not None
+    assert "rejected: too many" in failure
+
+
+def test_alignment_is_the_one_that_the_tomogram_rests_on() -> None:
+    pipeline = Pipeline.model_validate({"reconstruct": {"alignment": "coarse"}})
+    waits = approvals.checked(["alignment"])
+    assert approvals.concerns(waits, "coarse", pipeline)
+    assert not approvals.concerns(waits, "align", pipeline)
+    with pytest.raises(WrongParameter, match="no step 'lunch': there are alignment, motion"):
+        approvals.checked(["lunch"])
+
+
+def test_a_run_that_nobody_could_approve_is_refused_before_it_starts(tiny_project: str) -> None:
+    with (
+        temporary_settings(restore_defaults={PREFECT_API_URL}),
+        pytest.raises(WrongParameter, match="nobody can be asked: run it in a terminal, or as a"),
+    ):
+        approval.require_somebody(("alignment",))
+    with pytest.raises(WrongParameter, match="no step 'lunch'"):
+        tomogram(tiny_project, "TS_01", approve=["lunch"], execution=THREADS)
+    series = parse_project(tiny_project).series("TS_01")
+    assert series.pointer("main", "motion") is None
+
+
+def test_the_form_of_the_ui_has_decision_reason_and_values_and_the_run_goes_on(
+    finished_copy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(approval, "LOOK_EVERY", 0.1)
+    seen: list[dict[str, Any]] = []
+    given = iter(
+        [
+            {"decision": "change values", "values": {"peak": 6.5}},
+            {"decision": "accept"},
+        ]
+    )
+    over = threading.Event()
+
+    def person() -> None:
+        name = FlowRunFilter.model_validate({"name": {"any_": ["tomogram TS_01 form"]}})
+        with get_client(sync_client=True) as client:
+            while not over.wait(0.1):
+                for each in client.read_flow_runs(flow_run_filter=name):
+                    if each.state is None or each.state.name != "Paused":
+                        continue
+                    keys = each.state.state_details.run_input_keyset
+                    stored = client.read_flow_run_input(each.id, keys["schema"])
+                    seen.append(json.loads(stored))
+                    client.resume_flow_run(each.id, run_input=next(given))
+                    time.sleep(0.3)
+
+    thread = threading.Thread(target=person, daemon=True)
+    thread.start()
+    try:
+        tomogram(finished_copy, "TS_01", Pipeline(), "form", "erase", THREADS, approve=["erase"])
+    finally:
+        over.set()
+        thread.join(10)
+    series = parse_project(finished_copy).series("TS_01")
+    assert series.current("form", "erase").attributes()["parameters"]["peak"] == 6.5
+    first = seen[0]["properties"]
+    assert first.keys() == {"decision", "reason", "values"}
+    assert first["decision"]["enum"] == ["accept", "change values", "reject"]
+    assert first["decision"]["default"] == "accept"
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["x", "a"], ("accept", EraseParameters(), "")),
+        (["r", "drift"], ("reject", EraseParameters(), "drift")),
+        (
+            [
+                "c",
+                "peak=9",
+            ],
+            ("change values", EraseParameters(peak=9.0), ""),
+        ),
+        (["c", "peek=9", "a"], ("accept", EraseParameters(), "")),
+    ],
+)
+def test_the_terminal_asks_until_it_understands(
+    typed: list[str], expected: tuple[str, EraseParameters, str]
+) -> None:
+    outcome = Outcome(
+        series="TS_01", step="erase", key="k", url="u", skipped=False, seconds=1.0, message="5 hits"
+    )
+    words = iter(typed)
+    prompt: Callable[[str], str] = lambda _text: next(words)  # noqa: E731
+    answer = asking.ask(Question(outcome, EraseParameters()), prompt)
+    assert (answer.decision, answer.values, answer.reason) == expected
+    assert next(words, None) is None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from tiny_steps import TAKEN
 
 from flows import steps
@@ -78,7 +79,8 @@ def test_every_step_leaves_a_table_and_a_link(finished_project: str, tiny_projec
     pipeline = Pipeline(reconstruct=ReconstructParameters(alignment="coarse", thickness=300.0))
     tomogram(tiny_project, "TS_02", pipeline, execution=Execution(cluster="threads", workers=2))
     with get_client(sync_client=True) as client:
-        artifacts = client.read_artifacts(limit=200)
+        of_series = ArtifactFilter(key=ArtifactFilterKey(like_="ts-02-%"))
+        artifacts = client.read_artifacts(artifact_filter=of_series, limit=200)
     found = {(artifact.key, artifact.type) for artifact in artifacts}
     for step in ("motion", "exclude", "ctf", "erase", "dose", "coarse", "reconstruct"):
         assert (f"ts-02-{step}", "table") in found

@@ -33,9 +33,7 @@ def pages() -> dict[str, str]:
 
 def models() -> dict[str, tuple[str, type[Parameters]]]:
     """Return, by command, what it does and the model of its parameters."""
-    steps = {
-        name: (step.about, type(getattr(Pipeline(), name))) for name, step in STEPS.items()
-    }
+    steps = {name: (step.about, type(getattr(Pipeline(), name))) for name, step in STEPS.items()}
     return {
         "import": ("import tilt series", ImportParameters),
         **steps,
@@ -182,7 +180,7 @@ def presets() -> str:
     ]
     for name, steps in PRESETS.items():
         rows = [
-            f"| `{step}.{field}` | `{value}` |"
+            f"| `{step}.{field}` | `{_word(value)}` |"
             for step, fields in steps.items()
             for field, value in fields.items()
         ]
@@ -194,6 +192,11 @@ def presets() -> str:
         f"```yaml\n{as_yaml(pipeline_from(None, None, None)).strip()}\n```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _word(value: Any) -> str:
+    """Return a value as YAML has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 # -- text -----------------------------------------------------------------------------------------
@@ -212,4 +215,4 @@ def _cell(text: str) -> str:
     """Return text that Markdown leaves as it is, in a cell of a table."""
     if "`" in text or text.startswith("|"):
         return text.replace("|", "\\|")
-    return re.sub(r"([\\`*_{}\[\]<>|])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]<|])", r"\\\1", text)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows import console
+from flows import console, subset_command
 from flows.options import PRESETS, as_yaml, options_of, pipeline_from, validated
 from tasks.errors import UserError, WrongParameter, one_line
 from tasks.formats.errors import FormatError
@@ -40,6 +40,9 @@ ProjectArgument = Annotated[str, typer.Argument(help="folder or URL of the proje
 BranchOption = Annotated[str, typer.Option(help="name under which results are kept together")]
 SeriesOption = Annotated[
     str | None, typer.Option(help="tilt series, separated by commas; default: all")
+]
+SubsetOption = Annotated[
+    str | None, typer.Option(help="named subset of the project: see `tiltflow subset`")
 ]
 ClusterOption = Annotated[
     str,
@@ -134,19 +137,23 @@ def run(
     workers: WorkersOption = None,
     gpus: GpusOption = None,
     memory: MemoryOption = None,
+    subset: SubsetOption = None,
 ) -> None:
     """Take the series to tomograms: every step that is not done."""
     before = None if preset or config else _request_before(project, branch)
     pipeline = pipeline_from(preset, config, set_, before)
     if until is not None and until not in STEPS:
         raise WrongParameter(f"--until {until}: there are {', '.join(STEPS)}")
-    if dry_run or _nothing_to_do(project, pipeline, _names(series), branch, until):
-        _print_plan(project, pipeline, _names(series), branch, until, dry_run)
+    from tasks.subset_use import within_run
+
+    names, pipeline = within_run(project, _names(series), subset, pipeline)
+    if dry_run or _nothing_to_do(project, pipeline, names, branch, until):
+        _print_plan(project, pipeline, names, branch, until, dry_run)
         return
     from flows.session import session as run_session
 
     execution = _execution(cluster, workers, gpus, memory)
-    _run_flow(run_session, project, pipeline, _names(series), branch, until, execution)
+    _run_flow(run_session, project, pipeline, names, branch, until, execution)
 
 
 def _request_before(project: str, branch: str) -> Pipeline:
@@ -224,11 +231,14 @@ def _add_step_command(name: str, model: type[Parameters], about: str) -> None:
         workers: WorkersOption = None,
         gpus: GpusOption = None,
         memory: MemoryOption = None,
+        subset: SubsetOption = None,
     ) -> None:
         from flows import steps
+        from tasks.subset_use import within_step
 
         execution = _execution(cluster, workers, gpus, memory)
-        _run_flow(getattr(steps, name), project, parameters, _names(series), branch, execution)
+        names, parameters = within_step(project, _names(series), subset, parameters, branch)
+        _run_flow(getattr(steps, name), project, parameters, names, branch, execution)
 
     app.command(name, help=f"{about[0].upper()}{about[1:]}.")(step_command)
 
@@ -244,15 +254,18 @@ def show(
     series: Annotated[str | None, typer.Argument(help="tilt series; default: all in brief")] = None,
     branch: BranchOption = "main",
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    subset: SubsetOption = None,
 ) -> None:
     """Show the record of a project, or of one of its series."""
     from tasks.plan import check_branch
     from tasks.store import parse_project
+    from tasks.subset_use import within
     from tasks.tables import project_rows, series_rows
 
     check_branch(project, branch)
+    names = within(project, [series] if series else None, subset, branch)
     if series is None:
-        rows = project_rows(project, branch)
+        rows = project_rows(project, branch, names)
         print(json.dumps(rows, indent=1)) if as_json else console.table(project, rows)
         return
     record = parse_project(project).series(series).record(branch)
@@ -263,13 +276,16 @@ def show(
 
 
 @app.command()
-def status(project: ProjectArgument, branch: BranchOption = "main") -> None:
+def status(
+    project: ProjectArgument, branch: BranchOption = "main", subset: SubsetOption = None
+) -> None:
     """Show which steps of which series are done."""
     from tasks.plan import check_branch
+    from tasks.subset_use import within
     from tasks.tables import status_rows
 
     check_branch(project, branch)
-    rows, reasons = status_rows(project, branch)
+    rows, reasons = status_rows(project, branch, within(project, None, subset, branch))
     console.table(f"{project}, branch {branch}", rows)
     for line in reasons:
         console.say(line)
@@ -280,11 +296,13 @@ def report(
     project: ProjectArgument,
     branch: BranchOption = "main",
     out: Annotated[Path, typer.Option(help="folder of report.html and qc.csv")] = Path("report"),
+    subset: SubsetOption = None,
 ) -> None:
     """Write an HTML report with tables, plots and slices, and qc.csv."""
     from tasks.report import write_report
+    from tasks.subset_use import within
 
-    console.say(str(write_report(project, branch, out)))
+    console.say(str(write_report(project, branch, out, within(project, None, subset, branch))))
 
 
 @app.command()
@@ -294,17 +312,19 @@ def export(
     out: Annotated[Path, typer.Option(help="folder; each series gets one of its own in it")],
     series: SeriesOption = None,
     branch: BranchOption = "main",
+    subset: SubsetOption = None,
 ) -> None:
     """Write files for other programs."""
     from flows.session import each
     from tasks.export import export_series
     from tasks.plan import chosen_series
+    from tasks.subset_use import within
 
     def write(name: str) -> None:
         files = export_series(project, name, branch, to, out, say=console.say)
         console.say(f"{name}: {len(files)} files in {files[0].parent}")
 
-    each(chosen_series(project, _names(series)), write)
+    each(chosen_series(project, within(project, _names(series), subset, branch)), write)
 
 
 @app.command()
@@ -442,6 +462,8 @@ def demo(
     console.say(f"movies    {files.data}")
     judge(lines)
 
+
+subset_command.add_to(app)
 
 if __name__ == "__main__":
     main()

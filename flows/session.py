@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from prefect import flow
 
-from flows.arguments import Branch, Project, SeriesNames, Until
+from flows.arguments import Branch, Project, SeriesNames, Subset, Until
 from flows.tomogram import tomogram
 from tasks import cluster, progress
 from tasks.discover import Source, find_sources
@@ -18,6 +18,7 @@ from tasks.ingest import read_series, store_series
 from tasks.parameters import Execution, ImportParameters, Pipeline
 from tasks.plan import chosen_series
 from tasks.record import TiltSeries
+from tasks.subset_use import within_run
 
 Done = TypeVar("Done")
 
@@ -44,6 +45,7 @@ def session(
     branch: Branch = "main",
     until: Until = None,
     execution: Execution = Execution(),
+    subset: Subset = None,
 ) -> None:
     """Take many imported tilt series from movies to tomograms; what is done is skipped.
 
@@ -61,12 +63,15 @@ def session(
         Last step wanted; empty: the tomogram
     execution
         Where and how wide the work is executed; never changes a result
+    subset
+        Named subset of the project to take; of one of views, the others are left out
 
     Raises
     ------
     SomeSeriesFailed
         After all others are finished.
     """
+    series, pipeline = within_run(project, series, subset, pipeline)
     with cluster.opened(execution) as running:
         each(
             chosen_series(project, series),

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import cli_project, console
+from flows import cli_project, console, subset_command
 from flows.cli_common import (
     BranchOption,
     ClusterOption,
@@ -19,6 +19,7 @@ from flows.cli_common import (
     MemoryOption,
     ProjectArgument,
     SeriesOption,
+    SubsetOption,
     WorkersOption,
     execution_of,
     names_of,
@@ -110,13 +111,17 @@ def run(
     workers: WorkersOption = None,
     gpus: GpusOption = None,
     memory: MemoryOption = None,
+    subset: SubsetOption = None,
 ) -> None:
     """Take the series to tomograms: every step that is not done."""
     before = None if preset or config else _request_before(project, branch)
     pipeline = pipeline_from(preset, config, set_, before)
     if until is not None and until not in STEPS:
         raise WrongParameter(f"--until {until}: there are {', '.join(STEPS)}")
-    names, waits = names_of(series), names_of(approve)
+    from tasks.subset_use import within_run
+
+    names, pipeline = within_run(project, names_of(series), subset, pipeline)
+    waits = names_of(approve)
     if dry_run or (not waits and _nothing_to_do(project, pipeline, names, branch, until)):
         _print_plan(project, pipeline, names, branch, until, dry_run)
         return
@@ -201,11 +206,14 @@ def _add_step_command(name: str, model: type[Parameters], about: str) -> None:
         workers: WorkersOption = None,
         gpus: GpusOption = None,
         memory: MemoryOption = None,
+        subset: SubsetOption = None,
     ) -> None:
         from flows import steps
+        from tasks.subset_use import within_step
 
         execution = execution_of(cluster, workers, gpus, memory)
-        run_flow(getattr(steps, name), project, parameters, names_of(series), branch, execution)
+        names, parameters = within_step(project, names_of(series), subset, parameters, branch)
+        run_flow(getattr(steps, name), project, parameters, names, branch, execution)
 
     app.command(name, help=f"{about[0].upper()}{about[1:]}.")(step_command)
 
@@ -347,6 +355,8 @@ def demo(
     console.say(f"movies    {files.data}")
     judge(lines)
 
+
+subset_command.add_to(app)
 
 if __name__ == "__main__":
     main()

@@ -16,6 +16,9 @@ BranchOption = Annotated[str, typer.Option(help="name under which results are ke
 SeriesOption = Annotated[
     str | None, typer.Option(help="tilt series, separated by commas; default: all")
 ]
+SubsetOption = Annotated[
+    str | None, typer.Option(help="named subset of the project: see `tiltflow subset`")
+]
 ClusterOption = Annotated[
     str,
     typer.Option(

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from flows import console
-from flows.cli_common import BranchOption, ProjectArgument, SeriesOption, names_of
+from flows.cli_common import BranchOption, ProjectArgument, SeriesOption, SubsetOption, names_of
 from flows.options import PRESETS, as_yaml, pipeline_from
 
 
@@ -18,15 +18,18 @@ def show(
     series: Annotated[str | None, typer.Argument(help="tilt series; default: all in brief")] = None,
     branch: BranchOption = "main",
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    subset: SubsetOption = None,
 ) -> None:
     """Show the record of a project, or of one of its series."""
     from tasks.plan import check_branch
     from tasks.store import parse_project
+    from tasks.subset_use import within
     from tasks.tables import project_rows, series_rows
 
     check_branch(project, branch)
+    names = within(project, [series] if series else None, subset, branch)
     if series is None:
-        rows = project_rows(project, branch)
+        rows = project_rows(project, branch, names)
         print(json.dumps(rows, indent=1)) if as_json else console.table(project, rows)
         return
     record = parse_project(project).series(series).record(branch)
@@ -36,13 +39,16 @@ def show(
         console.table(f"{series}, branch {branch}", series_rows(record))
 
 
-def status(project: ProjectArgument, branch: BranchOption = "main") -> None:
+def status(
+    project: ProjectArgument, branch: BranchOption = "main", subset: SubsetOption = None
+) -> None:
     """Show which steps of which series are done."""
     from tasks.plan import check_branch
+    from tasks.subset_use import within
     from tasks.tables import status_rows
 
     check_branch(project, branch)
-    rows, reasons = status_rows(project, branch)
+    rows, reasons = status_rows(project, branch, within(project, None, subset, branch))
     console.table(f"{project}, branch {branch}", rows)
     for line in reasons:
         console.say(line)
@@ -52,11 +58,13 @@ def report(
     project: ProjectArgument,
     branch: BranchOption = "main",
     out: Annotated[Path, typer.Option(help="folder of report.html and qc.csv")] = Path("report"),
+    subset: SubsetOption = None,
 ) -> None:
     """Write an HTML report with tables, plots and slices, and qc.csv."""
     from tasks.report import write_report
+    from tasks.subset_use import within
 
-    console.say(str(write_report(project, branch, out)))
+    console.say(str(write_report(project, branch, out, within(project, None, subset, branch))))
 
 
 def export(
@@ -65,17 +73,19 @@ def export(
     out: Annotated[Path, typer.Option(help="folder; each series gets one of its own in it")],
     series: SeriesOption = None,
     branch: BranchOption = "main",
+    subset: SubsetOption = None,
 ) -> None:
     """Write files for other programs."""
     from flows.session import each
     from tasks.export import export_series
     from tasks.plan import chosen_series
+    from tasks.subset_use import within
 
     def write(name: str) -> None:
         files = export_series(project, name, branch, to, out, say=console.say)
         console.say(f"{name}: {len(files)} files in {files[0].parent}")
 
-    each(chosen_series(project, names_of(series)), write)
+    each(chosen_series(project, within(project, names_of(series), subset, branch)), write)
 
 
 def config(

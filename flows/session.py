@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from prefect import flow
 
 from flows.approval import require_somebody
-from flows.arguments import Approve, Branch, Project, SeriesNames, Until, run_name
+from flows.arguments import Approve, Branch, Project, SeriesNames, Subset, Until, run_name
 from flows.tomogram import tomogram
 from tasks import cluster, progress
 from tasks.approvals import checked
@@ -20,6 +20,7 @@ from tasks.ingest import read_series, store_series
 from tasks.parameters import Execution, ImportParameters, Pipeline
 from tasks.plan import chosen_series
 from tasks.record import TiltSeries
+from tasks.subset_use import within_run
 
 Done = TypeVar("Done")
 
@@ -47,6 +48,7 @@ def session(
     until: Until = None,
     execution: Execution = Execution(),
     approve: Approve = None,
+    subset: Subset = None,
 ) -> None:
     """Take many imported tilt series from movies to tomograms; what is done is skipped.
 
@@ -66,6 +68,8 @@ def session(
         Where and how wide the work is executed; never changes a result
     approve
         Steps after which each series waits for approval: alignment, or names of steps
+    subset
+        Named subset of the project to take; of one of views, the others are left out
 
     Raises
     ------
@@ -73,6 +77,7 @@ def session(
         After all others are finished.
     """
     require_somebody(checked(approve))
+    series, pipeline = within_run(project, series, subset, pipeline)
     with cluster.opened(execution) as running:
         each(
             chosen_series(project, series),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +11,9 @@ from kernels.tracks import Tracks
 from tasks.alignment import Gold, gold_of
 from tasks.parameters import Aligned
 from tasks.store import Result
-from tasks.work import Work
+
+if TYPE_CHECKING:  # which draws what is stored here
+    from tasks.work import Work
 
 # Columns of the array "tracks"; those that an alignment knows come last.
 COLUMNS = ("view", "bead", "x_A", "y_A", "sigma_A")

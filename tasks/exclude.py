@@ -44,12 +44,14 @@ def exclude(
         return work.adopt()
     views = work.record.views
     include, out = (_chosen(work, parameters, keep) for keep in (True, False))
+    outside = set(view_list(parameters.subset_views.get(series, ""), series, len(views))) - include
     means = work.input("motion").attributes()["means"]
     judge = Judge(
         tilts=[view.tilt_angle for view in views],
         means=means,
         used=[
-            i not in out and (view.excluded is None or i in include) for i, view in enumerate(views)
+            i not in out | outside and (view.excluded is None or i in include)
+            for i, view in enumerate(views)
         ],
         motions=[view.motion.total if view.motion else None for view in views],
         measured=_measure(work, parameters),
@@ -67,6 +69,8 @@ def exclude(
         reasons[i] = None
     for i in out:
         reasons[i] = "left out by the user"
+    for i in outside - out:
+        reasons[i] = "left out by a subset"
     if sum(reason is None for reason in reasons) < 3:
         raise WrongParameter(
             f"{series}: fewer than 3 of {len(views)} views would be left: name fewer views, or "

@@ -27,7 +27,7 @@ from tasks.tables import current_result, project_rows, qc_rows, series_rows, sta
 SLAB = 50.0  # Å of a tomogram that are averaged for a picture of its middle
 
 
-def write_report(project: str, branch: str, out: Path) -> Path:
+def write_report(project: str, branch: str, out: Path, series: list[str] | None = None) -> Path:
     """Write the report of a branch of a project, and the figures of all views as qc.csv.
 
     Parameters
@@ -36,6 +36,8 @@ def write_report(project: str, branch: str, out: Path) -> Path:
         What to report on.
     out : Path
         The page, if its name ends in .html, or the folder for report.html.
+    series : list of str, optional
+        Names of the series that are wanted; by default all.
 
     Returns
     -------
@@ -48,15 +50,15 @@ def write_report(project: str, branch: str, out: Path) -> Path:
         If the project, its series, or the branch does not exist.
     """
     of = parse_project(project)
-    all_series = [of.series(name) for name in of.series_names()]
+    all_series = [of.series(name) for name in series or of.series_names()]
     if not all_series:
         raise NotThere(f"{project}: holds no series: import some with `tiltflow import`")
-    if branch != "main" and not any(branch in series.branches() for series in all_series):
+    if branch != "main" and not any(branch in one.branches() for one in all_series):
         raise NotThere(f"{project}: no series has a branch {branch!r}")
     out = Path(out).expanduser()
     page = out if out.suffix.lower() in {".html", ".htm"} else out / "report.html"
     page.parent.mkdir(parents=True, exist_ok=True)
-    states, reasons = status_rows(project, branch)
+    states, reasons = status_rows(project, branch, series)
     text = (
         _environment()
         .get_template("report.html.j2")
@@ -65,14 +67,14 @@ def write_report(project: str, branch: str, out: Path) -> Path:
             branch=branch,
             now=datetime.now(UTC),
             version=version("tiltflow"),
-            summary=project_rows(project, branch),
+            summary=project_rows(project, branch, series),
             states=states,
             reasons=reasons,
-            all_series=[_chapter(series, branch) for series in all_series],
+            all_series=[_chapter(one, branch) for one in all_series],
         )
     )
     write_text(page, text)
-    rows = [row for series in all_series for row in qc_rows(series, branch)]
+    rows = [row for one in all_series for row in qc_rows(one, branch)]
     write_text(page.with_name("qc.csv"), _csv(rows))
     return page
 

@@ -57,8 +57,10 @@ def series_rows(record: TiltSeries) -> list[Row]:
     return rows
 
 
-def project_rows(project: str, branch: str = "main") -> list[Row]:
+def project_rows(project: str, branch: str = "main", series: list[str] | None = None) -> list[Row]:
     """Return one row per series of a project: what it is, and what came out on `branch`.
+
+    `series`: those that are wanted; by default all.
 
     Raises
     ------
@@ -66,7 +68,7 @@ def project_rows(project: str, branch: str = "main") -> list[Row]:
         If there is no project.
     """
     of = parse_project(project)
-    return [_summary(of.series(name), branch) for name in of.series_names()]
+    return [_summary(of.series(name), branch) for name in series or of.series_names()]
 
 
 def _summary(series: Series, branch: str) -> Row:
@@ -92,8 +94,12 @@ def _summary(series: Series, branch: str) -> Row:
     }
 
 
-def status_rows(project: str, branch: str = "main") -> tuple[list[Row], list[str]]:
+def status_rows(
+    project: str, branch: str = "main", series: list[str] | None = None
+) -> tuple[list[Row], list[str]]:
     """Return series × steps, and separately why steps failed.
+
+    `series`: those that are wanted; by default all.
 
     Returns
     -------
@@ -110,7 +116,7 @@ def status_rows(project: str, branch: str = "main") -> tuple[list[Row], list[str
     """
     of = parse_project(project)
     rows, reasons = [], []
-    for name in of.series_names():
+    for name in series or of.series_names():
         plan = current_plan(of.series(name), branch)
         states = {step: plan[step].state if step in plan else "" for step in STEPS}
         rows.append({"series": name, **states})

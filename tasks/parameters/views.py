@@ -60,12 +60,18 @@ class ExcludeParameters(Parameters):
         description="views to keep whatever the detection says, written likewise",
     )
     include_list: str | None = Field(None, description="file of views to keep, written likewise")
+    # Left out of the results' names where there are none, as in results of before it was there.
+    subset_views: dict[str, str] = Field(
+        default_factory=dict,
+        exclude_if=lambda views: not views,
+        description="views that a subset leaves out, as --subset writes them; {} forgets it",
+    )
 
     def for_series(self, name: str) -> Self:
         """Return the lists of this series only: those of others must not change its results."""
         own = {
             field: {key: text for key, text in getattr(self, field).items() if key == name}
-            for field in ("views", "include")
+            for field in ("views", "include", "subset_views")
         }
         return self.model_copy(update=own)
 

@@ -30,6 +30,7 @@ OTHER_COMMANDS = {
     "export",
     "config",
     "prune",
+    "subset",
     "watch",
     "serve",
 }

@@ -7,7 +7,7 @@ from functools import partial
 from prefect import flow
 
 from flows.arguments import Branch, Project, SeriesNames
-from flows.session import each
+from flows.session import each, tell_doubts
 from flows.tomogram import carry_out
 from tasks import cluster
 from tasks.parameters import (
@@ -46,6 +46,8 @@ def run_step(
             chosen_series(project, series),
             lambda name: carry_out(step, project, name, parameters, branch, running),
         )
+    if step in ("align", "markerfree"):
+        tell_doubts(project, branch)
 
 
 @step_flow(name="motion")

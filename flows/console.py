@@ -46,6 +46,10 @@ def following() -> Iterator[Bars]:
         if isinstance(news.outcome, progress.LeftOut):
             bars.console.print(f"{escape(news.series)}  left out  {escape(news.outcome.reason)}")
             return
+        if isinstance(news.outcome, progress.Doubt):
+            reason = escape(news.outcome.reason)
+            bars.console.print(f"[yellow]{escape(news.series)}  doubtful[/]  {reason}")
+            return
         ended = f"{news.series}  " if isinstance(news.outcome, str) else name
         for key in [key for key in shown if key.startswith(ended)]:
             bars.remove_task(shown.pop(key))

@@ -20,6 +20,7 @@ from tasks.ingest import read_series, store_series
 from tasks.parameters import Execution, ImportParameters, Pipeline
 from tasks.plan import chosen_series
 from tasks.record import TiltSeries
+from tasks.session_axes import contradictions
 from tasks.subset_use import within_run
 
 Done = TypeVar("Done")
@@ -83,6 +84,7 @@ def session(
             chosen_series(project, series),
             lambda name: tomogram(project, name, pipeline, branch, until, running, approve),
         )
+    tell_doubts(project, branch)
 
 
 @flow(name="import", flow_run_name="import {project}", persist_result=False)
@@ -168,6 +170,12 @@ def attempt(series: list[str], do: Callable[[str], Done]) -> tuple[dict[str, Don
             failures[name] = one_line(error).removeprefix(f"{name}: ")
             progress.tell(progress.Progress(name, "failed", 0, 0, failures[name]))
     return done, failures
+
+
+def tell_doubts(project: str, branch: str) -> None:
+    """Tell which series contradict the session's others."""
+    for name, reason in contradictions(project, branch).items():
+        progress.tell(progress.Progress(name, "session", 0, 0, progress.Doubt(reason)))
 
 
 def told(count: int, failures: Mapping[str, str], done: list[Any]) -> None:

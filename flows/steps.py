@@ -8,7 +8,7 @@ from typing import ParamSpec
 from prefect import Flow
 
 from flows.arguments import Branch, Project, SeriesNames, run_name
-from flows.session import each
+from flows.session import each, tell_doubts
 from flows.tomogram import carry_out
 from tasks import cluster
 from tasks.parameters import (
@@ -56,6 +56,8 @@ def run_step(
             chosen_series(project, series),
             lambda name: carry_out(step, project, name, parameters, branch, running),
         )
+    if step in ("align", "markerfree"):
+        tell_doubts(project, branch)
 
 
 @step_flow("motion")

@@ -11,6 +11,7 @@ from kernels.align_axis import differs
 from kernels.align_closure import Closure
 from kernels.fourier import binned_shape
 from kernels.geometry import View
+from tasks.alignment import DEFORMATION, dose_times, stored
 from tasks.chunks.alignment import REDUCED, reduce_some_views
 from tasks.chunks.dose import Weighting
 from tasks.chunks.images import memory_of_image
@@ -149,13 +150,17 @@ def _doubts(found: Found, used: list[bool]) -> str:
 
 def _taken(work: Work, path: Path) -> Outcome:
     """Take the geometry of the views from a file."""
-    from tasks.import_alignment import imported_geometry
+    from tasks.import_alignment import imported_deformation, imported_geometry
 
     record, (_, ny, nx) = work.record, work.input("dose").images().shape
     views = imported_geometry(path, record, (ny, nx), work.image_pixel_size)
     used = [view.excluded is None for view in record.views]
+    times = dose_times(record)
+    views, bent = imported_deformation(path, views, times.tolist(), (ny, nx), work.image_pixel_size)
+    told = f", local shifts to ± {bent.residual:.1f} Å" if bent else ""
     return work.finish(
-        f"{sum(used)} views, alignment from {path.name}",
+        f"{sum(used)} views, alignment from {path.name}{told}",
+        extra={DEFORMATION: stored(bent.deformation if bent else None, times)},
         views=decided_geometry(views, used),
         table=[
             {

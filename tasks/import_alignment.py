@@ -7,7 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from kernels.geometry import View, in_plane_rotation, view_parts
+from kernels.local_shifts import Bent, fit_local_shifts
 from tasks.errors import UnusableData
 from tasks.formats.aretomo import is_aln, read_aln
 from tasks.formats.imod import read_tilts, read_xf
@@ -48,6 +51,55 @@ def imported_geometry(
     if is_aln(path):
         return _from_aln(path, record, shape, pixel_size)
     return _from_xf(path, record, shape, pixel_size)
+
+
+def imported_deformation(
+    path: Path,
+    views: Sequence[View],
+    times: Sequence[float],
+    shape: tuple[int, int],
+    pixel_size: float,
+) -> tuple[list[View], Bent | None]:
+    """Return the views with the local deformation that an .aln file has, if it has one.
+
+    Parameters
+    ----------
+    path : Path
+        As of `imported_geometry`; a .xf file has no local shifts.
+    views : sequence of View
+        Of `imported_geometry`.
+    times : (n,)
+        Of the views, 0 to 1.
+    shape : (ny, nx)
+        Of the raw views.
+    pixel_size : float
+        Of them [Å].
+
+    Raises
+    ------
+    UnusableData
+        If a local shift is of a view that the file does not list.
+    """
+    found = read_aln(path) if is_aln(path) else None
+    rows = [row for row in found.local if row.good] if found else []
+    if found is None or not rows:
+        return list(views), None
+    wrong = next((row.view for row in rows if not 0 <= row.view < len(found.views)), None)
+    if wrong is not None:
+        raise UnusableData(
+            f"{path}: a local shift of view {wrong}, and {len(found.views)} are listed, from 0: "
+            "correct the line"
+        )
+    scale = shape[1] / found.size[0] * pixel_size
+    return fit_local_shifts(
+        views,
+        times,
+        np.array([found.views[row.view].section for row in rows], dtype=np.int64),
+        np.array([(row.x, row.y) for row in rows]) * scale,
+        np.array([(row.shift_x, row.shift_y) for row in rows]) * scale,
+        len({row.patch for row in rows}),
+        max(shape) * pixel_size / 2,
+    )
 
 
 def lines_of_views(lines: Sequence[Line], record: TiltSeries, path: Path) -> dict[int, Line]:

@@ -16,6 +16,13 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class Doubt:
+    """Why a series that is done should be looked at."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far one step of one series is.
 
@@ -25,7 +32,8 @@ class Progress:
     done, total : int
         Units of work.
     outcome : object or None
-        At its end: the step's outcome, the reason of a failure, or why a file was left out.
+        At its end: the step's outcome, the reason of a failure, or of leaving a file out, or
+        a doubt.
     """
 
     series: str

@@ -170,7 +170,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "coarse",
-            version=3,
+            version=4,
             reads=("views.tilt_angle", "acquisition.tilt_axis", "acquisition.pixel_size"),
             about="align the views by cosine-stretched cross-correlation",
             inputs=("dose", "exclude"),

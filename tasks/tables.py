@@ -9,6 +9,7 @@ from typing import Any
 
 from tasks.plan import current_plan
 from tasks.record import TiltSeries
+from tasks.session_axes import contradictions
 from tasks.steps import STEPS
 from tasks.store import Result, Series, parse_project
 
@@ -107,7 +108,7 @@ def status_rows(
         "series", then each step: done, stale, failed, unfinished, to do, or nothing where the
         branch's parameters leave the step out.
     reasons : list of str
-        One line for each failed step.
+        One line for each failed step, and for each series that contradicts the others.
 
     Raises
     ------
@@ -125,7 +126,8 @@ def status_rows(
             for step, planned in plan.items()
             if planned.state == "failed"
         ]
-    return rows, reasons
+    told = contradictions(project, branch)
+    return rows, [*reasons, *(f"{name}: doubtful: {why}" for name, why in told.items())]
 
 
 def qc_rows(series: Series, branch: str = "main") -> list[Row]:

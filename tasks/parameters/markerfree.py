@@ -45,7 +45,11 @@ class MarkerfreeParameters(Parameters):
     use_ctf: bool = Field(
         False, description="check hand and tilt offset against the defocus gradient of the ctf step"
     )
-    leave_out: bool = Field(True, description="leave out views that do not match the others")
+    leave_out: bool = Field(
+        True,
+        description="leave out views that do not match the others; dark ones are left out before, "
+        "by exclude's --dark-threshold",
+    )
 
     def regions_listed(self) -> list[tuple[float, float]]:
         """Return the regions as numbers x, y."""

@@ -101,6 +101,7 @@ def test_the_geometry_can_come_from_a_file(
 
     module = ModuleType("tasks.import_alignment")
     module.imported_geometry = imported_geometry  # type: ignore[attr-defined]
+    module.imported_deformation = lambda _, views, *rest: (views, None)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tasks.import_alignment", module)
     (tmp_path / "TS_01.xf").write_text("1 0 0 1 0 0\n")
     message, attributes = run(alignment_from=str(tmp_path / "{TS}.xf"))

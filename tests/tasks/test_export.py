@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from kernels.align_coarse import aligned_shape
-from kernels.deformation import Deformation
+from kernels.deformation import Deformation, seen_displacements
 from kernels.geometry import project as project_points
-from tasks.alignment import DEFORMATION, stored
+from tasks.alignment import DEFORMATION, deformation_of, dose_times, stored
 from tasks.errors import NotThere, WrongParameter
 from tasks.export import export_series
 from tasks.formats.aretomo import read_aln
@@ -17,7 +17,7 @@ from tasks.formats.ctffind import read_ctffind
 from tasks.formats.imod import read_command, read_excluded, read_tilts, read_xf
 from tasks.formats.imod_defocus import read_defocus
 from tasks.formats.mrc import open_frames, read_header, read_volume
-from tasks.import_alignment import imported_geometry
+from tasks.import_alignment import imported_deformation, imported_geometry
 from tasks.parameters import MotionParameters, Pipeline, ReconstructParameters
 from tasks.store import parse_project
 
@@ -307,7 +307,7 @@ def test_aretomos_files_hold_the_alignment(fake_run, tmp_path: Path, bent: bool)
     result = run.series.current("main", "markerfree")
     if bent:
         field = Deformation(np.full((3, 5, 1), 20.0), 60.0)
-        times = np.linspace(0, 1, 7)
+        times = dose_times(run.series.record("main"))
         result.group().update_attributes({DEFORMATION: stored(field, times)})
     export_series(run.series.project.url, "TS_01", "main", "aretomo", tmp_path)
     folder = tmp_path / "TS_01"
@@ -325,4 +325,15 @@ def test_aretomos_files_hold_the_alignment(fake_run, tmp_path: Path, bent: bool)
     assert len(found.local) == (6 * 25 if bent else 0)
     if bent:
         assert max(abs(s.shift_x) for s in found.local if s.view == 5) > 1
+        listed = dose_times(record).tolist()
+        _, read = imported_deformation(folder / "TS_01.aln", again, listed, (80, 96), 1.35)
+        assert read is not None
+        assert read.residual < 0.01  # two digits of a pixel are written
+        held = deformation_of(result)
+        assert held is not None
+        points = np.random.default_rng(3).uniform(-40, 40, (9, 3))
+        for i in record.included:
+            ours = seen_displacements(held[0], points, held[1][i], record.geometry(i))
+            theirs = seen_displacements(read.deformation, points, listed[i], again[i])
+            assert theirs == pytest.approx(ours, abs=0.1)
     assert len((folder / "TS_01_TLT.txt").read_text().splitlines()) == 7

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tasks.session_axes import contradictions
+from tasks.tables import status_rows
+
+Session = Callable[..., str]
+
+
+@pytest.fixture
+def session(fake_run: Callable[..., Any]) -> Session:
+    """Make a project of series with given axes, aligned without markers; return its address."""
+
+    def make(*axes: float, word: str = "good") -> str:
+        for i, axis in enumerate(axes):
+            run = fake_run(f"TS_{i + 1:02d}")
+            run.up_to_alignment()
+            geometry = {"tilt": 0.0, "axis": axis}
+            views = [{"geometry": geometry} for _ in range(6)] + [{"geometry": None}]
+            last = word if i == len(axes) - 1 else "good"
+            extra = {"verdict": {"word": last, "reasons": []}, "axis": {"error": 0.05}}
+            run.finish("markerfree", views=views, **extra)
+        return str(run.series.project.url)
+
+    return make
+
+
+@pytest.mark.parametrize(("axis", "told"), [(93.0, r"differs by 7\.7°"), (-94.7, "half a turn")])
+def test_a_series_unlike_the_others_is_told(session: Session, axis: float, told: str) -> None:
+    project = session(85.3, 85.4, 85.2, 85.3, axis)
+    (name,) = found = contradictions(project)
+    assert (name, told.replace("\\", "") in found[name]) == ("TS_05", True)
+    _, reasons = status_rows(project)
+    assert f"TS_05: doubtful: {found[name]}" in reasons
+
+
+def test_series_alike_are_not_told(session: Session) -> None:
+    assert contradictions(session(85.3, 85.4, 85.2, 85.3)) == {}
+
+
+def test_a_failed_series_is_no_witness(session: Session) -> None:
+    assert contradictions(session(85.3, 85.4, 85.2, 85.3, 20.0, word="failed")) == {}

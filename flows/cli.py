@@ -108,7 +108,8 @@ def _run_flow(flow: Callable[..., Any], *arguments: Any) -> Any:
 @options_of(ImportParameters)
 def import_command(project: ProjectArgument, parameters: ImportParameters) -> None:
     """Import tilt series: movies listed by mdocs or named by a pattern, or stacks."""
-    from flows.session import SomeSeriesFailed, import_series
+    from flows.session import import_series
+    from flows.several import SomeSeriesFailed
 
     try:
         records = _run_flow(import_series, project, parameters)
@@ -296,7 +297,7 @@ def export(
     branch: BranchOption = "main",
 ) -> None:
     """Write files for other programs."""
-    from flows.session import each
+    from flows.several import each
     from tasks.export import export_series
     from tasks.plan import chosen_series
 

@@ -7,8 +7,8 @@ from functools import partial
 from prefect import flow
 
 from flows.arguments import Branch, Project, SeriesNames
-from flows.session import each
-from flows.tomogram import carry_out
+from flows.several import at_once, busy_elsewhere, each
+from flows.tomogram import alone_on_branch, carry_out
 from tasks import cluster
 from tasks.parameters import (
     AlignParameters,
@@ -28,6 +28,8 @@ from tasks.parameters import (
     TransformParameters,
 )
 from tasks.plan import chosen_series
+from tasks.store import parse_project
+from tasks.work import Outcome
 
 step_flow = partial(flow, persist_result=False)
 
@@ -41,10 +43,15 @@ def run_step(
     execution: Execution,
 ) -> None:
     """Carry out one step of some or all series on what their branch has."""
+    of = parse_project(project)
     with cluster.opened(execution) as running:
+
+        def take(name: str) -> Outcome:
+            with alone_on_branch(of.series(name), branch):
+                return carry_out(step, project, name, parameters, branch, running)
+
         each(
-            chosen_series(project, series),
-            lambda name: carry_out(step, project, name, parameters, branch, running),
+            chosen_series(project, series), take, at_once(running), busy_elsewhere(project, branch)
         )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
+from functools import partial
 
 from prefect import Task, flow
 
 from flows.arguments import Branch, Project, SeriesName, Until
-from tasks import cluster
+from tasks import cluster, locks, progress
 from tasks.align import align
 from tasks.choice import settled
 from tasks.coarse import coarse
@@ -23,7 +24,7 @@ from tasks.parameters import Execution, Parameters, Pipeline
 from tasks.preprocess import preprocess
 from tasks.reconstruct import reconstruct
 from tasks.steps import needed
-from tasks.store import parse_project
+from tasks.store import Series, checked_name, parse_project
 from tasks.transform import transform
 from tasks.work import Outcome
 
@@ -75,13 +76,11 @@ def tomogram(
     list of Outcome
         One for each step: its result's URL and a line about it.
     """
-    parse_project(project).series(series).project.note_request(
-        branch, pipeline.model_dump(mode="json")
-    )
+    of = parse_project(project).series(series)
+    of.project.note_request(branch, pipeline.model_dump(mode="json"))
     outcomes: list[Outcome] = []
     also: list[str] = []
-    of = parse_project(project).series(series)
-    with cluster.opened(execution) as running:
+    with cluster.opened(execution) as running, alone_on_branch(of, branch):
         while len(outcomes) < len(steps := needed(pipeline, until, also)):
             step = steps[len(outcomes)]
             parameters = getattr(pipeline, step)
@@ -90,6 +89,16 @@ def tomogram(
                 also.append(step)
                 pipeline = settled(pipeline, of.result(step, outcomes[-1].key))
     return outcomes
+
+
+def alone_on_branch(series: Series, branch: str) -> AbstractContextManager[object]:
+    """Let no other run move what a branch of a series points to; wait for one that does."""
+    return locks.locked(series, branch_lock(branch), partial(progress.waits, series.name))
+
+
+def branch_lock(branch: str) -> str:
+    """Return the name of the lock that a run of a series on `branch` holds."""
+    return f"branch {checked_name('branch', branch)}"
 
 
 def carry_out(

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any
 
 
 @dataclass(frozen=True)
 class LeftOut:
     """Why a file was left out."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What a series waits for."""
 
     reason: str
 
@@ -25,7 +33,8 @@ class Progress:
     done, total : int
         Units of work.
     outcome : object or None
-        At its end: the step's outcome, the reason of a failure, or why a file was left out.
+        At its end: the step's outcome, the reason of a failure, or why a file was left out; before
+        it begins: what it waits for.
     """
 
     series: str
@@ -36,6 +45,7 @@ class Progress:
 
 
 _listeners: list[Callable[[Progress], None]] = []
+_one_at_a_time = RLock()  # several series may be under way
 
 
 @contextmanager
@@ -50,5 +60,11 @@ def listening(listener: Callable[[Progress], None]) -> Iterator[None]:
 
 def tell(progress: Progress) -> None:
     """Tell everybody who listens."""
-    for listener in _listeners:
-        listener(progress)
+    with _one_at_a_time:
+        for listener in list(_listeners):
+            listener(progress)
+
+
+def waits(series: str, reason: str) -> None:
+    """Tell everybody who listens what a series waits for."""
+    tell(Progress(series, "waits", 0, 0, Waiting(reason)))

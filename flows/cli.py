@@ -82,7 +82,8 @@ def main() -> None:
 @options_of(ImportParameters)
 def import_command(project: ProjectArgument, parameters: ImportParameters) -> None:
     """Import tilt series: movies listed by mdocs or named by a pattern, or stacks."""
-    from flows.session import SomeSeriesFailed, import_series
+    from flows.session import import_series
+    from flows.several import SomeSeriesFailed
 
     try:
         records = run_flow(import_series, project, parameters)

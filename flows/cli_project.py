@@ -76,7 +76,7 @@ def export(
     subset: SubsetOption = None,
 ) -> None:
     """Write files for other programs."""
-    from flows.session import each
+    from flows.several import each
     from tasks.export import export_series
     from tasks.plan import chosen_series
     from tasks.subset_use import within

@@ -24,7 +24,7 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 @contextmanager
 def following() -> Iterator[Bars]:
-    """Show a bar for the step under way, and a line for every step that ends."""
+    """Show a bar for each step under way, and a line for every step that ends."""
     bars = Bars(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -49,6 +49,9 @@ def following() -> Iterator[Bars]:
         if isinstance(news.outcome, progress.Doubt):
             reason = escape(news.outcome.reason)
             bars.console.print(f"[yellow]{escape(news.series)}  doubtful[/]  {reason}")
+            return
+        if isinstance(news.outcome, progress.Waiting):
+            bars.console.print(f"{escape(news.series)}  {escape(news.outcome.reason)}")
             return
         ended = f"{news.series}  " if isinstance(news.outcome, str) else name
         for key in [key for key in shown if key.startswith(ended)]:

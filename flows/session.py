@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 from prefect import flow
 
 from flows.approval import require_somebody
 from flows.arguments import Approve, Branch, Project, SeriesNames, Subset, Until, run_name
+from flows.several import at_once, attempt, busy_elsewhere, each, told
 from flows.tomogram import tomogram
 from tasks import cluster, progress
 from tasks.approvals import checked
 from tasks.discover import Source, find_sources
-from tasks.errors import UserError, one_line
 from tasks.gain import GainCheck
 from tasks.import_gain import check_orientation, with_orientation
 from tasks.ingest import read_series, store_series
@@ -22,22 +21,6 @@ from tasks.plan import chosen_series
 from tasks.record import TiltSeries
 from tasks.session_axes import contradictions
 from tasks.subset_use import within_run
-
-Done = TypeVar("Done")
-
-
-class SomeSeriesFailed(UserError):
-    """Raised at the end of a run in which series failed; all others are finished.
-
-    Attributes
-    ----------
-    done : list
-        What the others have returned.
-    """
-
-    def __init__(self, message: str, done: list[Any]) -> None:
-        super().__init__(message)
-        self.done = done
 
 
 @flow(name="session", flow_run_name=run_name("session"), persist_result=False)
@@ -83,6 +66,8 @@ def session(
         each(
             chosen_series(project, series),
             lambda name: tomogram(project, name, pipeline, branch, until, running, approve),
+            at_once(running),
+            busy_elsewhere(project, branch),
         )
     tell_doubts(project, branch)
 
@@ -146,40 +131,7 @@ def _orientations(
     }
 
 
-def each(series: list[str], do: Callable[[str], Done]) -> list[Done]:
-    """Do something for every series; tell at the end which ones failed.
-
-    Raises
-    ------
-    SomeSeriesFailed
-        Naming every failed series with its reason.
-    """
-    done, failures = attempt(series, do)
-    told(len(series), failures, list(done.values()))
-    return list(done.values())
-
-
-def attempt(series: list[str], do: Callable[[str], Done]) -> tuple[dict[str, Done], dict[str, str]]:
-    """Do something for every series; return what came of it, and why others failed, by name."""
-    failures: dict[str, str] = {}
-    done: dict[str, Done] = {}
-    for name in series:
-        try:
-            done[name] = do(name)
-        except Exception as error:  # whatever it is, the other series go on
-            failures[name] = one_line(error).removeprefix(f"{name}: ")
-            progress.tell(progress.Progress(name, "failed", 0, 0, failures[name]))
-    return done, failures
-
-
 def tell_doubts(project: str, branch: str) -> None:
     """Tell which series contradict the session's others."""
     for name, reason in contradictions(project, branch).items():
         progress.tell(progress.Progress(name, "session", 0, 0, progress.Doubt(reason)))
-
-
-def told(count: int, failures: Mapping[str, str], done: list[Any]) -> None:
-    """Raise SomeSeriesFailed if there are failures among so many series."""
-    if failures:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
-        raise SomeSeriesFailed(f"{len(failures)} of {count} series failed: {reasons}", done)

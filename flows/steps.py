@@ -8,8 +8,9 @@ from typing import ParamSpec
 from prefect import Flow
 
 from flows.arguments import Branch, Project, SeriesNames, run_name
-from flows.session import each, tell_doubts
-from flows.tomogram import carry_out
+from flows.session import tell_doubts
+from flows.several import at_once, busy_elsewhere, each
+from flows.tomogram import alone_on_branch, carry_out
 from tasks import cluster
 from tasks.parameters import (
     AlignParameters,
@@ -31,6 +32,8 @@ from tasks.parameters import (
     TransformParameters,
 )
 from tasks.plan import chosen_series
+from tasks.store import parse_project
+from tasks.work import Outcome
 
 P = ParamSpec("P")
 
@@ -51,10 +54,15 @@ def run_step(
     execution: Execution,
 ) -> None:
     """Carry out one step of some or all series on what their branch has."""
+    of = parse_project(project)
     with cluster.opened(execution) as running:
+
+        def take(name: str) -> Outcome:
+            with alone_on_branch(of.series(name), branch):
+                return carry_out(step, project, name, parameters, branch, running)
+
         each(
-            chosen_series(project, series),
-            lambda name: carry_out(step, project, name, parameters, branch, running),
+            chosen_series(project, series), take, at_once(running), busy_elsewhere(project, branch)
         )
     if step in ("align", "markerfree"):
         tell_doubts(project, branch)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
+from functools import partial
 
 from prefect import Task, flow
 
 from flows.approval import approved, require_somebody
 from flows.arguments import Approve, Branch, Project, SeriesName, Until
-from tasks import approvals, cluster
+from tasks import approvals, cluster, locks, progress
 from tasks.align import align
 from tasks.choice import settled
 from tasks.coarse import coarse
@@ -26,7 +27,7 @@ from tasks.parameters import Execution, Parameters, Pipeline
 from tasks.preprocess import preprocess
 from tasks.reconstruct import reconstruct
 from tasks.steps import needed
-from tasks.store import parse_project
+from tasks.store import Series, checked_name, parse_project
 from tasks.transform import transform
 from tasks.work import Outcome
 
@@ -90,7 +91,7 @@ def tomogram(
     outcomes: list[Outcome] = []
     also: list[str] = []
     changed: dict[str, Parameters] = {}
-    with cluster.opened(execution) as running:
+    with cluster.opened(execution) as running, alone_on_branch(of, branch):
         while len(outcomes) < len(steps := needed(pipeline, until, also)):
             step = steps[len(outcomes)]
             asked = getattr(pipeline, step)
@@ -105,6 +106,16 @@ def tomogram(
                 also.append(step)
                 pipeline = settled(pipeline, of.result(step, outcomes[-1].key))
     return outcomes
+
+
+def alone_on_branch(series: Series, branch: str) -> AbstractContextManager[object]:
+    """Let no other run move what a branch of a series points to; wait for one that does."""
+    return locks.locked(series, branch_lock(branch), partial(progress.waits, series.name))
+
+
+def branch_lock(branch: str) -> str:
+    """Return the name of the lock that a run of a series on `branch` holds."""
+    return f"branch {checked_name('branch', branch)}"
 
 
 def carry_out(

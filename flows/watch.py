@@ -15,7 +15,8 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 
 from flows.arguments import Branch, shown
-from flows.session import SomeSeriesFailed, attempt, import_sources, told
+from flows.session import import_sources
+from flows.several import SomeSeriesFailed, attempt, told
 from flows.tomogram import tomogram
 from tasks import cluster, progress
 from tasks.artifacts import artifact_key

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 
 import dask.config
@@ -25,7 +26,13 @@ KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
 THREADS = "threads"
 LEAST_MEMORY = 500_000_000  # bytes: what a worker takes before it has any work
 
+
+class SchedulerLost(WrongParameter):
+    """No scheduler answers: nothing more can be done on this cluster."""
+
+
 _clients: dict[str, Client] = {}
+_connecting = RLock()  # several series may be under way
 
 
 def gpu_count() -> int:
@@ -172,21 +179,30 @@ def client_of(execution: Execution) -> Client:
     Raises
     ------
     WrongParameter
-        If nothing answers at the address.
+        If the address is none.
+    SchedulerLost
+        If nothing answers there.
     """
     address = execution.cluster
     if "://" not in address:
         raise WrongParameter(f"cluster {address!r} is not running: open it with cluster.opened")
-    client = _clients.get(address)
-    if client is None or client.status != "running":
-        try:
-            client = Client(address, timeout="30s", set_as_default=False)
-        except OSError as error:
-            raise WrongParameter(
-                f"no Dask scheduler answers at {address}: start one, or use --cluster auto"
-            ) from error
-        _clients[address] = client
-    return client
+    with _connecting:
+        client = _clients.get(address)
+        if client is None or client.status != "running":
+            try:
+                client = Client(address, timeout="30s", set_as_default=False)
+            except OSError as error:
+                raise SchedulerLost(
+                    f"no Dask scheduler answers at {address}: start one, or use --cluster auto"
+                ) from error
+            _clients[address] = client
+        return client
+
+
+def is_lost(execution: Execution) -> bool:
+    """Tell whether the connection to the scheduler broke."""
+    client = _clients.get(execution.cluster)
+    return client is not None and client.status != "running"
 
 
 def worker_memory(execution: Execution) -> int:

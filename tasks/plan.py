@@ -9,6 +9,7 @@ from typing import Any, Literal
 from tasks import approvals
 from tasks.choice import is_open, settled
 from tasks.errors import NotThere, UnusableData, one_line
+from tasks.locks import holder_of
 from tasks.parameters import Parameters, Pipeline
 from tasks.steps import STEPS, inputs_of, needed, result_key
 from tasks.store import Project, Result, Series, parse_project
@@ -126,7 +127,9 @@ def _state(result: Result, parameters: Parameters, branch: str) -> Planned:
     if failure is not None:
         return Planned(result, "failed", failure)
     if units := result.units():
-        return Planned(result, "unfinished", f"{len(units)} units are written")
+        holder = holder_of(series, result.name)
+        at_work = f"; {holder} is at work" if holder else ""
+        return Planned(result, "unfinished", f"{len(units)} units are written{at_work}")
     if pointer is None:
         return Planned(result, "to do", "not run yet")
     asked = parameters.for_series(series.name).model_dump(mode="json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any
 
 
@@ -23,6 +24,13 @@ class Doubt:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """What a series waits for."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far one step of one series is.
 
@@ -32,8 +40,8 @@ class Progress:
     done, total : int
         Units of work.
     outcome : object or None
-        At its end: the step's outcome, the reason of a failure, or of leaving a file out, or
-        a doubt.
+        At its end: the step's outcome, the reason of a failure, why a file was left out, or a
+        doubt; before it begins: what it waits for.
     """
 
     series: str
@@ -44,6 +52,7 @@ class Progress:
 
 
 _listeners: list[Callable[[Progress], None]] = []
+_one_at_a_time = RLock()  # several series may be under way
 
 
 @contextmanager
@@ -58,5 +67,11 @@ def listening(listener: Callable[[Progress], None]) -> Iterator[None]:
 
 def tell(progress: Progress) -> None:
     """Tell everybody who listens."""
-    for listener in _listeners:
-        listener(progress)
+    with _one_at_a_time:
+        for listener in list(_listeners):
+            listener(progress)
+
+
+def waits(series: str, reason: str) -> None:
+    """Tell everybody who listens what a series waits for."""
+    tell(Progress(series, "waits", 0, 0, Waiting(reason)))

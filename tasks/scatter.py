@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    CancelledError,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
 from dataclasses import dataclass
 from itertools import islice
 from operator import getitem
@@ -53,6 +59,8 @@ def scatter(
     ------
     UserError
         Naming a unit that has killed several workers in a row.
+    ConnectionError
+        If the scheduler is gone.
     Exception
         What `function` raised.
     """
@@ -100,6 +108,10 @@ def _on_dask(
                 raise UserError(
                     f"{unit.name}: killed {error.allowed_failures + 1} workers in a row, most "
                     "likely for want of memory: use fewer --workers or a larger --memory"
+                ) from error
+            except CancelledError as error:
+                raise ConnectionError(  # the task is tried again: the scheduler may come back
+                    f"{unit.name}: the connection to the scheduler at {execution.cluster} broke"
                 ) from error
             if not hold:
                 future.release()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -17,7 +18,7 @@ from prefect.client.schemas.objects import State
 from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, ConfigDict
 
-from tasks import artifacts, cluster, progress
+from tasks import artifacts, cluster, locks, progress
 from tasks.errors import UnusableData, UserError, WrongParameter
 from tasks.parameters import Execution, Parameters
 from tasks.record import TiltSeries
@@ -72,12 +73,18 @@ def _retry(_task: Any, _run: Any, state: State[Any]) -> bool:
 def step_task(name: str) -> Callable[[Callable[P, Outcome]], Task[P, Outcome]]:
     """Return the decorator of the task of step `name`.
 
-    Its results are cached by tiltflow's store, not by Prefect, whose database may vanish.
+    Its results are cached by tiltflow's store, not by Prefect, whose database may vanish. The
+    lock of the result that it makes is given back when it ends, however that may be.
     """
 
     def decorate(function: Callable[P, Outcome]) -> Task[P, Outcome]:
+        @functools.wraps(function)
+        def alone(*arguments: P.args, **named: P.kwargs) -> Outcome:
+            with locks.until_the_end():
+                return function(*arguments, **named)
+
         return Task(
-            function,
+            alone,
             name=name,
             retries=3,
             retry_delay_seconds=exponential_backoff(backoff_factor=2),
@@ -104,6 +111,10 @@ class Work:
     execution : Execution
     keys : mapping of str to str
         Step → key of every result that this one rests on, directly or not.
+    movies : str
+        Which movies the series had when the work began.
+    lock : Lock or None
+        Of the result; None outside a task.
     started : datetime
     """
 
@@ -113,6 +124,8 @@ class Work:
     branch: str
     execution: Execution
     keys: Mapping[str, str]
+    movies: str
+    lock: locks.Lock | None = None
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @cached_property
@@ -128,8 +141,10 @@ class Work:
     @cached_property
     def result(self) -> Result:
         """The result to be made."""
-        key = result_key(self.step, self.parameters, self.series.imported(), self.inputs)
-        return self.series.result(self.step.name, key)
+        return self.series.result(self.step.name, self._key())
+
+    def _key(self) -> str:
+        return result_key(self.step, self.parameters, self.series.imported(), self.inputs)
 
     def input(self, step: str) -> Result:
         """Return the result of `step` that is read."""
@@ -148,6 +163,8 @@ class Work:
 
     def adopt(self) -> Outcome:
         """Let the branch use the result that is there already."""
+        if self.result.units():  # killed after the last word, before the sweeping
+            self.series.project.delete(f"{self.result.path}/unit")
         self._point()
         return self._outcome(skipped=True, message="already done")
 
@@ -185,6 +202,7 @@ class Work:
         self._tell(done, len(units))
         bar = artifacts.ProgressBar(self.series.name, self.step.name)
         for unit, report in scatter(function, missing, self.execution):
+            self._check_lock()
             reports[unit.name] = self.result.mark_unit(unit.name, report)
             done += 1
             self._tell(done, len(units))
@@ -217,9 +235,22 @@ class Work:
         self._check_memory(memory)
         held: dict[str, Any] = {}
         for unit, made in scatter(function, units, self.execution, hold=True):
+            self._check_lock()
             held[unit.name] = made
             self._tell(len(held), len(units))
         return held
+
+    def _check_lock(self) -> None:
+        if self.lock is not None:
+            self.lock.check()
+
+    def _check_same(self) -> None:
+        # A result is named by what it was begun with, which its views need not be made from.
+        if self.series.movies_digest() != self.movies or self._key() != self.result.key:
+            raise UnusableData(
+                f"{self.series.name}: was imported anew, or a file that {self.step.name} is given "
+                "changed, while it ran: run it again"
+            )
 
     def _check_memory(self, memory: int) -> None:
         limit = cluster.worker_memory(self.execution)
@@ -253,14 +284,21 @@ class Work:
             Rows for people: the UI, the report.
         extra : mapping, optional
             Further attributes of the result (OME metadata).
+
+        Raises
+        ------
+        UnusableData
+            If the series was imported anew meanwhile.
         """
+        self._check_lock()
+        self._check_same()
         self.result.finish(
             {
                 "step": self.step.name,
                 "version": self.step.version,
                 "parameters": self.parameters.for_series(self.series.name).model_dump(mode="json"),
                 "inputs": self.inputs,
-                "movies": self.series.movies_digest(),
+                "movies": self.movies,
                 "software": {name: version(name) for name in SOFTWARE},
                 "started": self.started.isoformat(),
                 "ended": datetime.now(UTC).isoformat(),
@@ -275,7 +313,8 @@ class Work:
         return self._outcome(skipped=False, message=message)
 
     def _point(self) -> None:
-        self.series.point(self.branch, self.step.name, self.result.key)
+        if self.series.pointer(self.branch, self.step.name) != self.result.key:
+            self.series.point(self.branch, self.step.name, self.result.key)
         self.series.forget_failure(self.branch, self.step.name)
 
     def _outcome(self, *, skipped: bool, message: str) -> Outcome:
@@ -303,7 +342,7 @@ def begin(
     branch: str,
     execution: Execution,
 ) -> Work:
-    """Find what a step of a series rests on.
+    """Find what a step of a series rests on; wait while another run makes its result.
 
     Raises
     ------
@@ -311,6 +350,7 @@ def begin(
         If the project, the series or an input result does not exist.
     """
     of = parse_project(project).series(series)
+    movies = of.movies_digest()
     keys: dict[str, str] = {}
 
     def rest_on(name: str, key: str) -> None:
@@ -326,4 +366,8 @@ def begin(
 
     for name in inputs_of(STEPS[step], parameters):
         rest_on(name, of.current(branch, name).key)
-    return Work(of, STEPS[step], parameters, branch, execution, keys)
+    work = Work(of, STEPS[step], parameters, branch, execution, keys, movies)
+    if work.result.complete():
+        return work
+    lock = locks.hold(of, work.result.name, functools.partial(progress.waits, series))
+    return replace(work, lock=lock, started=datetime.now(UTC))

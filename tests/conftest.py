@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,27 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     simulate_dataset(folder, parameters)
     return folder
+
+
+@pytest.fixture(scope="session")
+def imported_tiny(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a project into which both tiny series are imported. Copy it first."""
+    return Path(_imported(tiny_data, tmp_path_factory.mktemp("imported") / "tiny.zarr"))
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Start a server with a database of its own; heartbeats cost a second for every flow."""
+    from prefect import settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    own: dict[Any, Any] = {
+        settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        settings.PREFECT_LOGGING_TO_API_ENABLED: False,
+        settings.PREFECT_LOCAL_STORAGE_PATH: tmp_path_factory.mktemp("storage"),
+    }
+    with prefect_test_harness(server_startup_timeout=180), settings.temporary_settings(own):
+        yield
 
 
 @pytest.fixture

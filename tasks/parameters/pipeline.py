@@ -57,3 +57,6 @@ class Execution(Parameters):
     memory: str | None = Field(
         None, description="memory of one worker, e.g. '8GB'; empty: its share of this machine"
     )
+    series_at_once: int | None = Field(
+        None, ge=1, description="tilt series under way at once; empty: 2 on a cluster, 1 on threads"
+    )

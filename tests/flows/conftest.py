@@ -1,4 +1,4 @@
-"""A Prefect server of the test session's own, and a command line in this process."""
+"""Workers, and a command line in this process."""
 
 from __future__ import annotations
 
@@ -7,32 +7,12 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from prefect.settings import (
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-    PREFECT_LOCAL_STORAGE_PATH,
-    PREFECT_LOGGING_TO_API_ENABLED,
-    temporary_settings,
-)
-from prefect.testing.utilities import prefect_test_harness
 
 from flows import cli, console
 from tasks.cluster import opened
 from tasks.parameters import Execution
-
-
-@pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Start a server with a database of its own; heartbeats cost a second for every flow."""
-    settings: dict[Any, Any] = {
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-        PREFECT_LOGGING_TO_API_ENABLED: False,
-        PREFECT_LOCAL_STORAGE_PATH: tmp_path_factory.mktemp("storage"),
-    }
-    with prefect_test_harness(server_startup_timeout=180), temporary_settings(settings):
-        yield
 
 
 @pytest.fixture(scope="session")

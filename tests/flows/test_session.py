@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from flows.session import SomeSeriesFailed, import_series, session
+from flows.session import import_series, session
+from flows.several import SomeSeriesFailed
 from flows.tomogram import STEP_TASKS
 from tasks import progress
 from tasks import work as work_module

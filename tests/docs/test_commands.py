@@ -43,7 +43,7 @@ def test_a_command_in_a_block_parses(command: doc_pages.Command) -> None:
     ("line", "told"),
     [
         ("fly s.zarr", "no command fly"),
-        ("motion", "(?i)missing argument"),
+        ("motion", "(?i)missing"),
         ("motion s.zarr --bining 2", "(?i)no such option"),
         ("motion s.zarr --binning 0", "binning: .*greater"),
         ("exclude s.zarr --views 1", "NAME=LIST"),

@@ -27,7 +27,7 @@ from tasks.formats.mrc import write_stack
 from tasks.parameters import Execution
 from tasks.store import parse_project
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.faults]
 Command = Callable[..., Any]
 THREADS = ("--cluster", "threads", "--workers", "2")
 

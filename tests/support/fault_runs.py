@@ -68,6 +68,7 @@ class Zygote:
         fault: dict[str, Any] | None = None,
         execution: dict[str, Any] = THREADS,
         series: list[str] | None = None,
+        branch: str = "main",
     ) -> Running:
         self.number += 1
         log = self.folder / f"run-{self.number}"
@@ -79,6 +80,7 @@ class Zygote:
             execution=execution,
             fault=fault,
             series=series,
+            branch=branch,
         )
         return Running(self, int(pid), log)
 
@@ -112,6 +114,16 @@ def content(project: str) -> dict[str, Any]:
         for when in ("started", "ended"):
             found[name].get("attributes", {}).pop(when, None)
     return found
+
+
+def of_one(project: str, branch: str = "main") -> dict[str, Any]:
+    """Return what a project holds of its first series on a branch."""
+    whole = content(project)
+    return {
+        name: value
+        for name, value in whole.items()
+        if name.startswith("TS_01/") and ("/branches/" not in name or f"/{branch}/" in name)
+    }
 
 
 def complete_files(project: str) -> dict[str, int]:

@@ -4,7 +4,8 @@ Orders come as lines of JSON on the standard input, answers go to the standard o
 {"do": "start", "project": …, "until": …, "execution": {…}, "log": FILE, "fault": {…}} → its number
 {"do": "wait", "pid": …} → how it ended
 Faults count what a run writes and deletes: {"at": n, "how": "before" | "torn" | "after"} kills it
-there, {"at": n, "how": "full"} lets every write from there on fail, as on a full disk.
+there, {"at": n, "how": "full"} lets every write from there on fail, as on a full disk, and
+{"at": n, "how": "unlink" | "truncate", "path": FILE} spoils a file there.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def run(
     execution: dict[str, Any],
     fault: dict[str, Any] | None,
     series: list[str] | None = None,
+    branch: str = "main",
 ) -> int:
     written = os.open(f"{log}.out", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(written, 1)
@@ -57,7 +59,9 @@ def run(
     note_marks(f"{log}.marks")
     try:
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-            session(project, series=series, until=until, execution=Execution(**execution))
+            session(
+                project, series=series, branch=branch, until=until, execution=Execution(**execution)
+            )
     except Exception as error:
         Path(f"{log}.error").write_text(one_line(error))
         return 1
@@ -82,8 +86,10 @@ def die() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def spoil(count: itertools.count[int], at: int, how: str) -> None:
+def spoil(count: itertools.count[int], at: int, how: str, path: str = "") -> None:
     put, delete = _local._put, LocalStore.delete_dir
+
+    victim = Path(path)
 
     def spoilt_put(path: Path, value: Any, exclusive: bool = False) -> int:
         n = next(count)
@@ -93,15 +99,19 @@ def spoil(count: itertools.count[int], at: int, how: str) -> None:
             data = bytes(value.as_buffer_like())
             path.parent.mkdir(parents=True, exist_ok=True)
             path.with_suffix(".torn.partial").write_bytes(data[: len(data) // 2])
-        if n == at and how != "after":
+        if n == at and how == "unlink":
+            victim.unlink()
+        if n == at and how == "truncate":
+            os.truncate(victim, 3000)
+        if n == at and how in ("before", "torn"):
             die()
         written = put(path, value, exclusive)
-        if n == at:
+        if n == at and how == "after":
             die()
         return written
 
     async def spoilt_delete(store: LocalStore, prefix: str) -> None:
-        if next(count) == at and how != "full":
+        if next(count) == at and how in ("before", "torn", "after"):
             files = sorted(path for path in (store.root / prefix).rglob("*") if path.is_file())
             for path in files[: {"before": 0, "torn": len(files) // 2}.get(how, len(files))]:
                 path.unlink()

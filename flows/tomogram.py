@@ -24,6 +24,7 @@ from tasks.preprocess import preprocess
 from tasks.reconstruct import reconstruct
 from tasks.steps import needed
 from tasks.store import parse_project
+from tasks.thickness import thickness
 from tasks.transform import transform
 from tasks.work import Outcome
 
@@ -40,6 +41,7 @@ STEP_TASKS: dict[str, Task[..., Outcome]] = {
     "align": align,
     "markerfree": markerfree,
     "transform": transform,
+    "thickness": thickness,
     "reconstruct": reconstruct,
 }
 

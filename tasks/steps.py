@@ -212,6 +212,19 @@ STEPS: dict[str, Step] = {
             side=True,
         ),
         Step(
+            "thickness",
+            version=1,
+            reads=(
+                "views.tilt_angle",
+                "views.prior_dose",
+                "views.dose",
+                "acquisition.pixel_size",
+            ),
+            about="measure thickness, height, pitch and rise of the specimen",
+            inputs=("dose", "exclude", "{alignment_step}"),
+            asks={"use_ctf": ("ctf",), "erase_gold": ("align",)},
+        ),
+        Step(
             "reconstruct",
             version=2,
             reads=("views.tilt_angle", "acquisition.pixel_size"),
@@ -274,7 +287,8 @@ def needed(
 
     add(until or "reconstruct")
     if until is None:
-        add("ctf")  # nothing reads it yet, but every user wants it
+        for name in ("ctf", "thickness"):  # nothing reads them yet, but every user wants them
+            add(name)
     for name in also:
         add(name)
     return tuple(name for name in STEPS if name in wanted)

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec
 
 import dask.utils
 from prefect import Task, get_run_logger
-from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.artifacts import create_image_artifact, create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
@@ -210,6 +210,7 @@ class Work:
         series: Row | None = None,
         table: Sequence[Row] = (),
         extra: Row | None = None,
+        picture: Callable[[], str] | None = None,
     ) -> Outcome:
         """Make the result complete and let the branch use it.
 
@@ -225,6 +226,8 @@ class Work:
             Rows for people: the UI, the report.
         extra : mapping, optional
             Further attributes of the result (OME metadata).
+        picture : callable, optional
+            Draws the complete result for the UI: a data URI.
         """
         self.result.finish(
             {
@@ -243,7 +246,7 @@ class Work:
             }
         )
         self._point()
-        self._publish(table)
+        self._publish(table, picture)
         return self._outcome(skipped=False, message=message)
 
     def _point(self) -> None:
@@ -266,11 +269,17 @@ class Work:
     def _tell(self, done: int, total: int, outcome: Outcome | None = None) -> None:
         progress.tell(progress.Progress(self.series.name, self.step.name, done, total, outcome))
 
-    def _publish(self, table: Sequence[Row]) -> None:
+    def _publish(self, table: Sequence[Row], picture: Callable[[], str] | None) -> None:
         if TaskRunContext.get() is None:  # called as a plain function
             return
         try:
             self._create_artifacts(table)
+            if picture is not None:
+                create_image_artifact(
+                    image_url=picture(),
+                    key=f"{artifact_key(self.series.name, self.step.name)}-picture",
+                    description=f"{self.step.name} of {self.series.name}",
+                )
         except Exception as error:  # the result is complete, whatever the server thinks of it
             get_run_logger().warning("no artifacts of %s: %s", self.result.name, error)
 

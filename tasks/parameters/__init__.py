@@ -17,6 +17,7 @@ from tasks.parameters.imports import GainFlip, GainRotation, ImportParameters
 from tasks.parameters.markerfree import MarkerfreeParameters
 from tasks.parameters.motion import LEAST_PIXELS, MotionParameters, SumParameters
 from tasks.parameters.pipeline import Execution, Pipeline
+from tasks.parameters.thickness import ThicknessParameters
 from tasks.parameters.views import (
     DoseParameters,
     EraseParameters,
@@ -48,5 +49,6 @@ __all__ = [
     "ReconstructParameters",
     "ReductionFilter",
     "SumParameters",
+    "ThicknessParameters",
     "TransformParameters",
 ]

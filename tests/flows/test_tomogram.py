@@ -93,7 +93,7 @@ def test_a_changed_parameter_runs_that_step_and_what_depends_on_it(finished_copy
     pipeline = Pipeline(erase=EraseParameters(peak=7.0))
     outcomes = tomogram(finished_copy, "TS_01", pipeline, execution=threads)
     run = [outcome.step for outcome in outcomes if not outcome.skipped]
-    assert run == ["erase", "dose", "coarse", "fiducials", "markerfree", "reconstruct"]
+    assert run == ["erase", "dose", "coarse", "fiducials", "markerfree", "thickness", "reconstruct"]
     back = tomogram(finished_copy, "TS_01", execution=threads)
     assert all(outcome.skipped for outcome in back)
 

@@ -127,11 +127,7 @@ def thickness(
     rows = np.asarray(work.result.array(ROWS)[:])
     with threadpool_limits(1):
         size = particle_size(rows, [view.tilt for view in views], voxel)
-    estimates = [
-        estimate
-        for estimate in _estimates(work, views, voxel, size, parameters)
-        if parameters.method in ("auto", estimate.method)
-    ]
+    estimates = _estimates(work, views, voxel, size, parameters)
     together = verdict(estimates)
     word, reasons = judged(together, estimates, parameters.height)
     slab = {name: finite(value) for name, value in asdict(together.slab).items()}
@@ -203,32 +199,37 @@ def _estimates(
 ) -> list[Estimate]:
     """Return what each measurement says, the most precise ones first."""
     found = []
-    if parameters.alignment_step == "align":
+    if parameters.alignment_step == "align" and asked("beads", parameters):
         alignment = work.input("align")
         diameter = float(alignment.attributes().get("diameter_A") or 100.0)
         found.append(from_beads(np.asarray(alignment.array("points")[:]), diameter))
-    with threadpool_limits(1):
-        found.append(_by_tomogram(work, views, voxel, size, parameters))
-    record = work.record
-    means = np.array(work.input("motion").attributes()["means"])
-    doses = np.array([view.dose for view in record.views])
-    if doses.min() > 0:
-        means = means / doses
-    tilts = [view.tilt for view in views]
-    free_path = parameters.mean_free_path
-    found.append(from_attenuation(means[list(record.included)], tilts, free_path))
-    if parameters.use_ctf:
+    profiles = _profiles(work, views, voxel, parameters)
+    if asked("tomogram", parameters):
+        with threadpool_limits(1):
+            found.append(_by_tomogram(profiles, size, parameters))
+    if asked("attenuation", parameters):
+        record = work.record
+        means = np.array(work.input("motion").attributes()["means"])
+        doses = np.array([view.dose for view in record.views])
+        if doses.min() > 0:
+            means = means / doses
+        tilts = [view.tilt for view in views]
+        free_path = parameters.mean_free_path
+        found.append(from_attenuation(means[list(record.included)], tilts, free_path))
+    if parameters.use_ctf and asked("ctf", parameters):
         found.append(_by_ctf(work, views))
     return found
 
 
-def _by_tomogram(
-    work: Work,
-    views: Sequence[View],
-    voxel: float,
-    size: Size | None,
-    parameters: ThicknessParameters,
-) -> Estimate:
+def asked(method: str, parameters: ThicknessParameters) -> bool:
+    """Tell whether the parameters ask for a measurement."""
+    return parameters.method in ("auto", method)
+
+
+def _profiles(
+    work: Work, views: Sequence[View], voxel: float, parameters: ThicknessParameters
+) -> Profiles:
+    """Make the quick tomogram: its slices, and the profiles of its tiles."""
     _, ny, nx = work.result.array(ROWS).shape
     along, across = (
         max(1, min(n, side // LEAST_TILE))
@@ -240,7 +241,12 @@ def _by_tomogram(
         [Unit("profiles", (work.result, views, voxel, planes, (along, across)))],
         memory=memory_of_profiles(len(views), planes, ceil(ny / along), nx),
     )["profiles"]
-    profiles = Profiles(**{name: np.array(report[name]) for name in ("values", "x", "y", "z")})
+    return Profiles(**{name: np.array(report[name]) for name in ("values", "x", "y", "z")})
+
+
+def _by_tomogram(
+    profiles: Profiles, size: Size | None, parameters: ThicknessParameters
+) -> Estimate:
     if parameters.inset != "auto":
         return from_profiles(profiles, inset=parameters.inset, inset_error=0.0)
     if size is None:

@@ -29,6 +29,7 @@ from tasks.parameters import (
     PreprocessParameters,
     ReconstructParameters,
     SumParameters,
+    ThicknessParameters,
     TransformParameters,
 )
 from tasks.plan import chosen_series
@@ -223,6 +224,18 @@ def transform(
 ) -> None:
     """Write the views aligned by one interpolation, for other programs and for looking."""
     run_step("transform", project, parameters, series, branch, execution)
+
+
+@step_flow("thickness")
+def thickness(
+    project: Project,
+    parameters: ThicknessParameters = ThicknessParameters(),
+    series: SeriesNames = None,
+    branch: Branch = "main",
+    execution: Execution = Execution(),
+) -> None:
+    """Measure thickness, height, pitch and rise of the specimen."""
+    run_step("thickness", project, parameters, series, branch, execution)
 
 
 @step_flow("reconstruct")

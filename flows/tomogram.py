@@ -28,6 +28,7 @@ from tasks.preprocess import preprocess
 from tasks.reconstruct import reconstruct
 from tasks.steps import needed
 from tasks.store import Series, checked_name, parse_project
+from tasks.thickness import thickness
 from tasks.transform import transform
 from tasks.work import Outcome
 
@@ -45,6 +46,7 @@ STEP_TASKS: dict[str, Task[..., Outcome]] = {
     "align": align,
     "markerfree": markerfree,
     "transform": transform,
+    "thickness": thickness,
     "reconstruct": reconstruct,
     "ctf3d": ctf3d,
 }

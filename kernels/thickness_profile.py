@@ -9,8 +9,11 @@ only: it is taken out of the views first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil, sqrt
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +28,16 @@ from kernels.wbp import Filter, ramp
 RESOLUTION = 200.0  # Å: of the quick tomogram, falling off to nothing at half of it
 GOLD_DEPTH = 4.0  # standard deviations below the median, of a view smoothed to 40 Å
 GOLD_SIGMA, GOLD_MARGIN, AROUND = 40.0, 50.0, 200.0  # Å
-CLIP = 4.0  # standard deviations: single things must not outweigh all else
+CLIP = 4.0  # standard deviations of filtered views: single things must not outweigh all else
 # Molecules are whole: with centres a radius inside a face, their density is half of what it is
-# farther in some 40 Å from it [Å]. It depends on the specimen, and is so uncertain itself.
-INSET = 40.0
+# farther in some 55 Å from it [Å]. It depends on the specimen, and is so uncertain itself.
+INSET = 55.0
 # Part of the thickness beyond each face within which profiles are compared with a slab.
 SURROUNDINGS = 0.3
 ROUNDS = 3
+STANDING_OUT = 0.25  # of the largest covariance over that of what is around
 LEAST_VARIANCE = 0.15  # of the largest: what is less counts as much as that
+LEAST_PLANES = 4
 LEAST_EXPLAINED = 0.2  # of the variance of all tiles' profiles; of pure noise a slab explains 0.02
 GROUPS = 8  # of tiles, left out in turn to find the errors
 
@@ -82,98 +87,93 @@ class Profiles:
     y: Floats
     z: Floats
 
+    @staticmethod
+    def joined(bands: Sequence[Profiles]) -> Profiles:
+        """Return the profiles of all `bands`, which have the same planes."""
+        values, x, y = (
+            np.concatenate([getattr(band, name) for band in bands]) for name in ("values", "x", "y")
+        )
+        return Profiles(values, x, y, bands[0].z)
 
-def tile_profiles(
+
+def pair_profiles(
     volume: Array,
+    squares: Array,
     pixel_size: float,
-    centre: tuple[float, float] = (0.0, 0.0),
-    tiles: tuple[int, int] = (6, 6),
+    tiles: int,
+    y: float = 0.0,
     margin: float = 0.08,
-    other: Array | None = None,
 ) -> Profiles:
-    """Return the variance in each plane of each tile.
+    """Return the covariance of different views in each plane of each tile of a band.
+
+    A plane's variance is the sum of what pairs of views have in common there; each view with
+    itself, which is the same at all heights and holds all noise, is taken off.
 
     Parameters
     ----------
     volume : (nz, ny, nx) float32
-        Reconstructed with `quick_filter` from views `without_gold`, thicker than the specimen.
+        Back-projection of filtered views, thicker than the specimen.
+    squares : (nz, ny, nx) float32
+        Back-projection of their squares, with squared weights.
     pixel_size : float
         Of a voxel [Å].
-    centre : (X, Z)
-        Specimen coordinates of the box's centre voxel [Å].
-    tiles : (along y, along x)
+    tiles : int
+        Along x.
+    y : float
+        Of the band's middle [Å].
     margin : float
-        Part of the field left out along each edge, where steep views see nothing.
-    other : (nz, ny, nx) float32, optional
-        The same from other frames, with noise of its own: the covariance of both is taken, in
-        which noise does not count.
-
-    Returns
-    -------
-    Profiles
-
-    Raises
-    ------
-    ValueError
-        If the tomograms differ in size, or are too small for the tiles.
+        Part of the width left out at both ends, where steep views see nothing.
     """
-    pair = (volume, volume if other is None else other)
-    if pair[0].shape != pair[1].shape:
-        raise ValueError(f"tomograms are {pair[0].shape} and {pair[1].shape}, not of one size")
-    nz, ny, nx = volume.shape
-    edges = [
-        np.linspace(margin * n, (1 - margin) * n, count + 1).astype(int)
-        for n, count in zip((ny, nx), tiles, strict=True)
-    ]
-    if min(np.diff(edge).min() for edge in edges) < 8:
-        raise ValueError(f"tomograms of {ny}×{nx} are too small for {tiles[0]}×{tiles[1]} tiles")
-    xp = namespace(*pair)
-    limits = [CLIP * float(xp.std(half)) for half in pair]
-    values, x, y = [], [], []
-    for top, bottom in zip(edges[0][:-1], edges[0][1:], strict=True):
-        for left, right in zip(edges[1][:-1], edges[1][1:], strict=True):
-            a, b = (
-                xp.clip(half[:, top:bottom, left:right], -limit, limit)
-                for half, limit in zip(pair, limits, strict=True)
-            )
-            a = a - xp.mean(a, axis=(1, 2), keepdims=True)
-            b = b - xp.mean(b, axis=(1, 2), keepdims=True)
-            values.append(to_host(xp.mean(a * b, axis=(1, 2))))
-            y.append(((top + bottom - 1) / 2 - ny // 2) * pixel_size)
-            x.append(((left + right - 1) / 2 - nx // 2) * pixel_size + centre[0])
-    z = (np.arange(nz) - nz // 2) * pixel_size + centre[1]
-    return Profiles(np.array(values, dtype=np.float64), np.array(x), np.array(y), z)
+    nz, _, nx = volume.shape
+    xp = namespace(volume, squares)
+    pairs = to_host(xp.mean(volume**2 - squares, axis=1)).astype(np.float64)
+    edges = np.linspace(margin * nx, (1 - margin) * nx, tiles + 1).astype(int)
+    values = [pairs[:, a:b].mean(axis=1) for a, b in pairwise(edges.tolist())]
+    x = ((edges[:-1] + edges[1:] - 1) / 2 - nx // 2) * pixel_size
+    z = (np.arange(nz) - nz // 2) * pixel_size
+    return Profiles(np.array(values), x, np.full(tiles, y), z)
 
 
-def from_profiles(profiles: Profiles, method: str = "tomogram", inset: float = INSET) -> Estimate:
+def from_profiles(
+    profiles: Profiles,
+    method: str = "tomogram",
+    inset: float = INSET,
+    inset_error: float | None = None,
+) -> Estimate:
     """Fit a slab with soft parallel faces to all tiles at once.
 
     Each tile has its own height of the profile and its own level outside; edges, slopes and
-    softness are common. Errors come from leaving out groups of tiles in turn. The faces of the
-    ice are taken to lie `inset` [Å] beyond those of its content.
+    softness are common, and so is how the content is spread inside, which may be near the faces
+    or one of them. Errors come from leaving out groups of tiles in turn. The faces of the ice are
+    taken to lie `inset` ± `inset_error` [Å], by default as much, beyond those of its content.
 
     Returns
     -------
     Estimate
         Without values if a slab explains too little of the profiles' variance.
     """
-    start = _coarse(profiles)
-    if start is None:
+    starts = _starts(profiles)
+    if not starts:
         return Estimate(method)
-    fit, explained = _refine(profiles, start)
-    if explained < LEAST_EXPLAINED:
-        return Estimate(method)
-    group = np.arange(len(profiles.x)) * GROUPS // len(profiles.x)
-    # Groups mixed over the field: each has tiles from all of it.
-    group = np.random.default_rng(0).permutation(group)
-    others = np.array([_refine(_only(profiles, group != g), fit)[0] for g in range(GROUPS)])
-    errors = np.sqrt((GROUPS - 1) / GROUPS * ((others - others.mean(axis=0)) ** 2).sum(axis=0))
+    first, model, whole = max((_first(profiles, start) for start in starts), key=itemgetter(2))
+    fit, model, explained = _refine(profiles, first, model)
     step = float(profiles.z[1] - profiles.z[0])
+    if min(whole, explained) < LEAST_EXPLAINED or fit[1] < LEAST_PLANES * step:
+        return Estimate(method)
+    # Groups mixed over the field: each has tiles from all of it.
+    group = np.arange(len(profiles.x)) * GROUPS // len(profiles.x)
+    group = np.random.default_rng(0).permutation(group)
+    others = np.array(
+        [_refine(_only(profiles, group != g), fit, model[group != g], 1)[0] for g in range(GROUPS)]
+    )
+    errors = np.sqrt((GROUPS - 1) / GROUPS * ((others - others.mean(axis=0)) ** 2).sum(axis=0))
     along = 1 / sqrt(1 + fit[2] ** 2 + fit[3] ** 2)
     return Estimate(
         method,
         thickness=float(fit[1]) * along + 2 * inset,
-        thickness_error=sqrt(max(errors[1], step / 4) ** 2 + inset**2),
+        thickness_error=sqrt(
+            max(errors[1], step / 4) ** 2 + 4 * (inset if inset_error is None else inset_error) ** 2
+        ),
         centre=float(fit[0]),
         centre_error=float(max(errors[0], step / 4)),
         pitch=float(-np.degrees(np.arctan(fit[2]))),
@@ -187,8 +187,28 @@ def _only(profiles: Profiles, chosen: Floats) -> Profiles:
     return Profiles(profiles.values[chosen], profiles.x[chosen], profiles.y[chosen], profiles.z)
 
 
-def _coarse(profiles: Profiles) -> Floats | None:
-    """Return centre, thickness, slopes 0 and softness of the box that fits the mean profile."""
+def _starts(profiles: Profiles) -> list[Floats]:
+    """Return parameters to begin with: of the best box, and of all that stands out.
+
+    Centre, thickness, two slopes, softness, and two of the shape inside.
+    """
+    mean, step = profiles.values.mean(axis=0), float(profiles.z[1] - profiles.z[0])
+    box = _best_box(profiles)
+    if box is None:
+        return []
+    smooth = ndimage.uniform_filter1d(mean, 5, mode="nearest")
+    outer = max(2, len(mean) // 8)
+    base = float(np.median(np.concatenate([smooth[:outer], smooth[-outer:]])))
+    out = np.flatnonzero(smooth > base + STANDING_OUT * (smooth.max() - base))
+    wide = profiles.z[out[0]] - step / 2, profiles.z[out[-1]] + step / 2
+    return [
+        np.array([(low + high) / 2, high - low, 0, 0, max(0.05 * (high - low), step), 0, 0])
+        for low, high in (box, wide)
+    ]
+
+
+def _best_box(profiles: Profiles) -> tuple[float, float] | None:
+    """Return the ends of the box that fits the mean profile."""
     mean, z = profiles.values.mean(axis=0), profiles.z
     n = len(z)
     sums, squares = np.concatenate([[0], np.cumsum(mean)]), float((mean**2).sum())
@@ -204,15 +224,24 @@ def _coarse(profiles: Profiles) -> Floats | None:
                 best, found = gain, (low, high)
     if found is None or not squares > 0:
         return None
-    low, high = z[found[0]] - (z[1] - z[0]) / 2, z[found[1] - 1] + (z[1] - z[0]) / 2
-    return np.array([(low + high) / 2, high - low, 0.0, 0.0, max(0.05 * (high - low), z[1] - z[0])])
+    return z[found[0]] - (z[1] - z[0]) / 2, z[found[1] - 1] + (z[1] - z[0]) / 2
 
 
-def _refine(profiles: Profiles, start: Floats) -> tuple[Floats, float]:
-    """Return the fitted parameters, and the part of the profiles' variance that they explain."""
-    values = profiles.values / np.maximum(np.abs(profiles.values).max(axis=1, keepdims=True), 1e-30)
-    fit, model, explained = _fit(profiles, values, start, np.ones(values.shape))
-    for _ in range(ROUNDS):
+def _scaled(profiles: Profiles) -> Floats:
+    return profiles.values / np.maximum(np.abs(profiles.values).max(axis=1, keepdims=True), 1e-30)
+
+
+def _first(profiles: Profiles, start: Floats) -> tuple[Floats, Floats, float]:
+    """Return the fit to the whole profiles, each value counting alike."""
+    return _fit(profiles, _scaled(profiles), start, np.ones(profiles.values.shape))
+
+
+def _refine(
+    profiles: Profiles, fit: Floats, model: Floats, rounds: int = ROUNDS
+) -> tuple[Floats, Floats, float]:
+    """Return what `_fit` does, of what is near the slab, from a fit and its modelled profiles."""
+    values, explained = _scaled(profiles), 0.0
+    for _ in range(rounds):
         # Far outside, streaks of what lies in the slab change the level: only what is near
         # counts. A variance is as uncertain as it is large.
         middle = fit[0] + fit[2] * profiles.x + fit[3] * profiles.y
@@ -222,7 +251,7 @@ def _refine(profiles: Profiles, start: Floats) -> tuple[Floats, float]:
         floor = LEAST_VARIANCE * model.max(axis=1, keepdims=True)
         weights = near / np.maximum(np.maximum(model, floor), 1e-9) ** 2
         fit, model, explained = _fit(profiles, values, fit, weights)
-    return fit, explained
+    return fit, model, explained
 
 
 def _fit(
@@ -240,16 +269,20 @@ def _fit(
         box = ndtr((profiles.z - (middle - p[1] / 2)[:, None]) / soft) - ndtr(
             (profiles.z - (middle + p[1] / 2)[:, None]) / soft
         )
+        inside = (profiles.z - middle[:, None]) / max(abs(p[1]) / 2, step)
+        inside = np.clip(inside, -1.2, 1.2)
+        box = box * np.exp(np.clip(p[5] * inside + p[6] * inside**2, -5, 5))
         box = box - (box * weights).sum(axis=1, keepdims=True) / total
         norm = np.maximum((weights * box**2).sum(axis=1, keepdims=True), 1e-12)
         height = np.maximum((weights * box * values).sum(axis=1, keepdims=True) / norm, 0)
         return mean + height * box
 
+    size = max(abs(float(start[1])), step)
     spread = sqrt(max(float((weights * (values - mean) ** 2).mean()), 1e-30))
     fit = least_squares(
         lambda p: (roots * (model(p) - values)).ravel() / spread,
         start,
-        x_scale=[start[1] / 10, start[1] / 10, 0.02, 0.02, start[1] / 20],
+        x_scale=[size / 10, size / 10, 0.02, 0.02, size / 20, 0.3, 0.3],
         loss="soft_l1",
         f_scale=0.5,
     )

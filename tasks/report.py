@@ -19,6 +19,7 @@ from tasks.errors import NotThere
 from tasks.export_motion import local_fields
 from tasks.formats.files import write_text
 from tasks.plots_alignment import alignment_plots
+from tasks.plots_thickness import thickness_plot
 from tasks.record import TiltSeries
 from tasks.steps import STEPS
 from tasks.store import Result, Series, parse_project
@@ -124,6 +125,7 @@ def _chapter(series: Series, branch: str) -> dict[str, Any]:
         "plots": [
             *_plots(record, results["motion"], results["ctf"], results["erase"]),
             *alignment_plots(record, results["align"], results["erase"]),
+            *filter(None, [thickness_plot(results["thickness"])]),
         ],
         "spectra": _spectra(record, results["ctf"]),
         "hand": plots_ctf.what_hand(record),

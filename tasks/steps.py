@@ -229,6 +229,20 @@ STEPS: dict[str, Step] = {
             side=True,
         ),
         Step(
+            "thickness",
+            version=1,
+            reads=(
+                "views.tilt_angle",
+                "views.prior_dose",
+                "views.dose",
+                "acquisition.pixel_size",
+            ),
+            about="measure thickness, height, pitch and rise of the specimen",
+            inputs=("dose", "exclude", "{alignment_step}"),
+            asks={"use_ctf": ("ctf",), "erase_gold": ("align",)},
+            side=True,
+        ),
+        Step(
             "reconstruct",
             version=3,
             reads=("views.tilt_angle", "acquisition.pixel_size"),

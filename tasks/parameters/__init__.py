@@ -16,6 +16,7 @@ from tasks.parameters.imports import GainFlip, GainRotation, ImportParameters
 from tasks.parameters.markerfree import MarkerfreeParameters
 from tasks.parameters.motion import LEAST_PIXELS, MotionParameters, SumParameters
 from tasks.parameters.pipeline import Execution, Pipeline
+from tasks.parameters.thickness import ThicknessParameters
 from tasks.parameters.tomogram import Ctf3dParameters, ReconstructParameters, TomogramParameters
 from tasks.parameters.views import (
     DoseParameters,
@@ -50,6 +51,7 @@ __all__ = [
     "ReconstructParameters",
     "ReductionFilter",
     "SumParameters",
+    "ThicknessParameters",
     "TomogramParameters",
     "TransformParameters",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from tasks.parameters.alignment import (
     CoarseParameters,
@@ -13,6 +15,7 @@ from tasks.parameters.ctf import Ctf2dParameters, CtfParameters
 from tasks.parameters.fiducials import AlignParameters, FiducialParameters
 from tasks.parameters.markerfree import MarkerfreeParameters
 from tasks.parameters.motion import MotionParameters
+from tasks.parameters.thickness import ThicknessParameters
 from tasks.parameters.tomogram import Ctf3dParameters, ReconstructParameters
 from tasks.parameters.views import (
     DoseParameters,
@@ -37,8 +40,17 @@ class Pipeline(Parameters):
     align: AlignParameters = AlignParameters()
     markerfree: MarkerfreeParameters = MarkerfreeParameters()
     transform: TransformParameters = TransformParameters()
+    thickness: ThicknessParameters = ThicknessParameters()
     reconstruct: ReconstructParameters = ReconstructParameters()
     ctf3d: Ctf3dParameters = Ctf3dParameters()
+
+    @model_validator(mode="after")
+    def _one_alignment(self) -> Self:
+        """Let the specimen be measured in the alignment that is reconstructed."""
+        if self.thickness.alignment == "auto" != self.reconstruct.alignment:
+            chosen = {"alignment": self.reconstruct.alignment}
+            object.__setattr__(self, "thickness", self.thickness.model_copy(update=chosen))
+        return self
 
 
 class Execution(Parameters):

@@ -8,10 +8,17 @@ import pytest
 from kernels import arrays, wbp
 from kernels.backproject import aligned_projection, backproject
 from kernels.geometry import View
+from kernels.particle_size import particle_size
 from kernels.project import project
 from kernels.thickness import Estimate, from_attenuation, verdict
 from kernels.thickness_beads import from_beads
-from kernels.thickness_profile import from_profiles, quick_filter, tile_profiles, without_gold
+from kernels.thickness_profile import (
+    Profiles,
+    from_profiles,
+    pair_profiles,
+    quick_filter,
+    without_gold,
+)
 
 SLABS = [(1400.0, 0.0, 0.0, 0.0), (900.0, 150.0, 4.0, -2.0), (1800.0, -300.0, -3.5, 2.5)]
 
@@ -101,16 +108,23 @@ def test_a_quick_tomogram_tells_all(on, slab):
     images = project(density, aligned_projection(views, wide, 128), (128, 128))
     projection = aligned_projection(views, shape, 128)
     row_filter = quick_filter(wbp.padded_width(128), voxel)
-    halves = []
-    for _ in range(2):
-        noise = rng.normal(0, images.std(), images.shape).astype(np.float32)
-        filtered = wbp.filter_views(images + noise, row_filter)
-        halves.append(backproject(filtered, projection, shape))
-    for other in (None, on(halves[1])):
-        profiles = tile_profiles(on(halves[0]), voxel, other=other)
-        found = from_profiles(profiles, inset=0.0)
-        agrees(found, slab)
-        assert from_profiles(profiles, inset=40.0).thickness == found.thickness + 80
+    noise = rng.normal(0, images.std(), images.shape).astype(np.float32)
+    filtered = wbp.filter_views(images + noise, row_filter)
+    volume, squares = (on(backproject(rows, projection, shape)) for rows in (filtered, filtered**2))
+    bands = [
+        pair_profiles(
+            volume[:, start : start + 32, :],
+            squares[:, start : start + 32, :],
+            voxel,
+            tiles=4,
+            y=(start + 15.5 - 64) * voxel,
+        )
+        for start in (0, 32, 64, 96)
+    ]
+    profiles = Profiles.joined(bands)
+    found = from_profiles(profiles, inset=0.0)
+    agrees(found, slab)
+    assert from_profiles(profiles, inset=40.0).thickness == found.thickness + 80
 
 
 def test_gold_is_taken_out_of_a_view_and_nothing_else():
@@ -129,14 +143,55 @@ def test_gold_is_taken_out_of_a_view_and_nothing_else():
 
 
 def test_no_slab_is_found_in_noise_or_nothing():
-    a, b = np.random.default_rng(3).standard_normal((2, 60, 96, 96), dtype=np.float32)
-    assert isnan(from_profiles(tile_profiles(a, 10.0, other=b)).thickness)
+    rng = np.random.default_rng(3)
+    for _ in range(6):
+        a, b = rng.standard_normal((2, 60, 48, 96), dtype=np.float32)
+        assert isnan(from_profiles(pair_profiles(a, b**2, 10.0, 6)).thickness)
     zeros = np.zeros((60, 96, 96), np.float32)
-    assert isnan(from_profiles(tile_profiles(zeros, 10.0)).thickness)
-    with pytest.raises(ValueError, match="not of one size"):
-        tile_profiles(a, 10.0, other=b[1:])
-    with pytest.raises(ValueError, match="too small for 20×20 tiles"):
-        tile_profiles(a, 10.0, tiles=(20, 20))
+    assert isnan(from_profiles(pair_profiles(zeros, zeros, 10.0, 6)).thickness)
+
+
+@pytest.mark.parametrize("radius", [30.0, 70.0, 110.0])
+def test_neighbouring_views_tell_how_large_particles_are(radius):
+    # Balls seen through a CTF of another defocus than is supposed, in noise twice as strong.
+    rng = np.random.default_rng(7)
+    n, pixel, count = 160, 20.0, 3000
+    ky, kx = np.fft.fftfreq(n, pixel)[:, None], np.fft.rfftfreq(n, pixel)
+    k = np.hypot(ky, kx)
+    q = 2 * np.pi * np.maximum(k, 1e-9) * radius
+    ball = 3 * (np.sin(q) - q * np.cos(q)) / q**3
+    ctf = np.sin(np.pi * 0.0197 * 28000 * k**2 + 0.07)
+    x, y, z = rng.uniform(-0.5, 0.5, (3, count)) * [[n * pixel], [n * pixel], [1000]]
+    tilts = np.arange(-30, 31, 3.0)
+    phase_y = np.exp(-2j * np.pi * np.outer(ky[:, 0], y))
+    rows = []
+    for tilt in tilts:
+        place = x * cos(radians(tilt)) + z * np.sin(radians(tilt))
+        spectrum = phase_y @ np.exp(-2j * np.pi * np.outer(kx, place)).T * ball * ctf
+        image = np.fft.irfft2(spectrum, (n, n))
+        rows.append(image + rng.normal(0, 2 * image.std(), image.shape))
+    stack = np.array(rows, dtype=np.float32)
+    size = particle_size(stack, tilts, pixel)
+    assert size is not None
+    assert size.radius == pytest.approx(radius, rel=0.15)
+    assert particle_size(rng.standard_normal((21, n, n), dtype=np.float32), tilts, pixel) is None
+    assert particle_size(stack[:3], tilts[:3], pixel) is None
+
+
+def test_content_near_the_faces_alone_is_a_slab_too():
+    z = np.arange(-2500.0, 2500.0, 20.0)
+    x, y = (
+        a.ravel() for a in np.meshgrid(np.linspace(-2000, 2000, 5), np.linspace(-2000, 2000, 5))
+    )
+    middle_z = 150 - x * tan(radians(3)) + y * tan(radians(-1))
+    depth = np.abs(z - middle_z[:, None])
+    rng = np.random.default_rng(8)
+    values = np.exp(-(((depth - 600) / 90) ** 2)) + rng.normal(0, 0.05, depth.shape)
+    found = from_profiles(Profiles(values, x, y, z), inset=0.0)
+    assert found.centre == pytest.approx(150, abs=20)
+    assert found.pitch == pytest.approx(3, abs=0.1)
+    assert found.rise == pytest.approx(-1, abs=0.1)
+    assert 1200 < found.thickness < 1450
 
 
 def test_a_verdict_weighs_estimates_by_their_errors():

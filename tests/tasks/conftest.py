@@ -204,6 +204,12 @@ class FakeRun:
         ]
         return self.finish(step, "aligned", [*geometry, {"geometry": None}])
 
+    def thickness(self) -> Result:
+        """Write where the specimen lies."""
+        slab = {"thickness": 1200.0, "centre": -30.0, "pitch": 1.5, "rise": -0.5}
+        verdict = {"word": "good", "reasons": []}
+        return self.finish("thickness", slab=slab, verdict=verdict, pixel_size=20.25)
+
     def reconstruct(self, shape: tuple[int, int, int], binning: int = 1) -> Result:
         """Write a tomogram of random voxels with one level of half the size."""
         motion = self.pipeline.motion.binning
@@ -240,6 +246,12 @@ class FakeRun:
         result = self.finish("fiducials", enough_beads=enough)
         self.pipeline = settled(self.pipeline, result)
         return result
+
+
+@pytest.fixture
+def fake_run_class() -> type[FakeRun]:
+    """Return what writes results of a series by hand."""
+    return FakeRun
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ TILTS = (0.0, 2.0, -2.0, -4.0, 4.0, 6.0, -6.0)
 SIZE, FRAMES, PIXEL = 128, 3, 2.7
 PARAMETERS = Pipeline.model_validate(
     {"coarse": {"pixel_size": 5.4}, "markerfree": {"pixel_size": 5.4, "thickness": 200.0}}
-    | {"reconstruct": {"thickness": 200.0}}
+    | {"thickness": {"height": 1200.0}, "reconstruct": {"thickness": 200.0}}
 )
 BEADS = np.random.default_rng(2).uniform(-280, 280, (9, 3)) * (1, 1, 0.4)  # Å
 TOLERANCE = 2e-3  # of a value, or of how far values spread: processors round differently

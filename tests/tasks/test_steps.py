@@ -98,6 +98,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "align": {"beads_from": __file__, "local": "off"}
     | dict.fromkeys(("rotation", "magnification", "tilt", "x_tilt", "stretch", "skew"), "grouped"),
     "preprocess": {"filter": "box", "normalise": "mean", "crop": (64, 80), "excluded": "drop"},
+    "thickness": {"method": "beads", "tiles": (4, 5), "inset": 30.0},
     "transform": {"xf": __file__, "images": "erase", "filter": "box", "binning": 2.0}
     | {"swap": "yes", "excluded": "keep"},
     "reconstruct": {
@@ -293,7 +294,16 @@ def test_an_aligned_stack_rests_on_the_images_and_the_alignment_that_are_chosen(
         (
             "markerfree",
             None,
-            ["motion", "exclude", "ctf", "erase", "dose", "coarse", "markerfree", "reconstruct"],
+            [
+                "motion",
+                "exclude",
+                "ctf",
+                "erase",
+                "dose",
+                "coarse",
+                "markerfree",
+                "reconstruct",
+            ],
         ),
         (
             "coarse",
@@ -306,13 +316,23 @@ def test_an_aligned_stack_rests_on_the_images_and_the_alignment_that_are_chosen(
             [
                 step
                 for step in STEPS
-                if step not in {"ctf2d", "ctf3d", "preprocess", "markerfree", "transform"}
+                if step
+                not in {"ctf2d", "ctf3d", "preprocess", "markerfree", "thickness", "transform"}
             ],
         ),
         (
             "auto",
             None,
-            ["motion", "exclude", "ctf", "erase", "dose", "coarse", "fiducials", "reconstruct"],
+            [
+                "motion",
+                "exclude",
+                "ctf",
+                "erase",
+                "dose",
+                "coarse",
+                "fiducials",
+                "reconstruct",
+            ],
         ),
         ("markerfree", "motion", ["motion"]),
         ("markerfree", "ctf", ["motion", "exclude", "ctf"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,9 @@ def empiar(tiny_data: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("prefect_server")
+@pytest.mark.skipif(
+    not os.environ.get("TILTFLOW_LONG"), reason="takes more than a minute: set TILTFLOW_LONG=1"
+)
 def test_the_tutorials_commands_work(
     empiar: Path, tiltflow: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,7 +83,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "dose_weighted": True,
     },
     "exclude": {"dark_threshold": 0.2, "views": {"TS_01": "1"}, "include": {"TS_01": "7"}}
-    | {"list": __file__, "include_list": __file__},
+    | {"list": __file__, "include_list": __file__, "subset_views": {"TS_01": "2"}},
     "ctf": {
         "method": "strips",
         "ctf_from": __file__,

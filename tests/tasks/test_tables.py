@@ -52,7 +52,14 @@ def test_status_tells_done_stale_failed_and_to_do(fake_run) -> None:  # type: ig
         **dict.fromkeys(("motion", "exclude", "ctf", "erase", "dose"), "done"),
         **{"coarse": "done", "fiducials": "done", "markerfree": "done", "reconstruct": "failed"},
         # too few beads for one, and nobody has asked for the others
-        **{"align": "", "ctf2d": "", "preprocess": "", "transform": ""},
+        **{
+            "align": "",
+            "ctf2d": "",
+            "ctf3d": "",
+            "thickness": "",
+            "preprocess": "",
+            "transform": "",
+        },
     }
     assert reasons == ["TS_01: reconstruct failed: no space left on device"]
     assert (rows[1]["motion"], rows[1]["markerfree"]) == ("done", "stale")

@@ -215,4 +215,4 @@ def _cell(text: str) -> str:
     """Return text that Markdown leaves as it is, in a cell of a table."""
     if "`" in text or text.startswith("|"):
         return text.replace("|", "\\|")
-    return re.sub(r"([\\`*_{}\[\]<|])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]|])", r"\\\1", text).replace("<", "&lt;")

@@ -11,6 +11,7 @@ from pathlib import Path
 import doc_pages
 import pytest
 import reference
+import yaml
 
 from tasks.parameters import Execution
 
@@ -23,17 +24,22 @@ FETCHED = re.compile(r"""<(?:script|img|link|iframe)\b[^>]*?\b(?:src|href)=["']?
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the built site; warnings are errors."""
     out = tmp_path_factory.mktemp("docs") / "site"
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(out)],
-        cwd=doc_pages.ROOT,
+    done = build(doc_pages.ROOT, out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def build(checkout: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """Build the site; with ``--quiet`` MkDocs would not count warnings as errors."""
+    return subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(out)],
+        cwd=checkout,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return out
 
 
 def test_every_page_is_there(site: Path) -> None:
@@ -51,6 +57,20 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
         assert not FETCHED.search(own), page
     for sheet in site.rglob("*.css"):
         assert not re.search(r"url\(\s*[\"']?https?:", sheet.read_text(encoding="utf-8")), sheet
+
+
+@pytest.mark.parametrize("link", ["nowhere.md", "ctf.md#nowhere"])
+def test_a_broken_link_is_an_error(tmp_path: Path, link: str) -> None:
+    (tmp_path / "docs").mkdir()
+    settings = yaml.safe_load((doc_pages.ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    for pages in ("hooks", "nav"):
+        del settings[pages]
+    (tmp_path / "mkdocs.yml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "docs" / "index.md").write_text(f"# Home\n\n[there]({link})\n")
+    (tmp_path / "docs" / "ctf.md").write_text("# CTF\n")
+    done = build(tmp_path, tmp_path / "site")
+    assert done.returncode == 1
+    assert link in done.stderr
 
 
 def test_pictures_are_small() -> None:

@@ -24,6 +24,9 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 # same). So that large arrays are reused they must come from the heap, and not be mapped singly.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
 THREADS = "threads"
+# Dask gives a worker up for good that is not back this long after it died: 15 seconds, which a
+# loaded machine takes, or one that dies again meanwhile. Without workers a run would wait for ever.
+PATIENCE = {"distributed.deploy.lost-worker-timeout": "1 day"}
 LEAST_MEMORY = 500_000_000  # bytes: what a worker takes before it has any work
 
 
@@ -71,7 +74,7 @@ def opened(execution: Execution) -> Iterator[Execution]:
         yield execution
         return
     logging.getLogger("distributed").setLevel(logging.ERROR)
-    with _start(kind, execution) as cluster:
+    with dask.config.set(PATIENCE), _start(kind, execution) as cluster:
         running = execution.model_copy(update={"cluster": cluster.scheduler_address})
         client_of(running).wait_for_workers(1)  # jobs of a queue may start minutes later
         try:

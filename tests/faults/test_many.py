@@ -34,7 +34,7 @@ def one_series(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_many_series_neither_pile_up_nor_swamp_the_scheduler(
     one_series: Path, tmp_path: Path, prefect_server: None, sized: Callable[[int, int], int]
 ) -> None:
-    project, number = str(tmp_path / "p.zarr"), sized(50, 1000)
+    project, number, last = str(tmp_path / "p.zarr"), sized(50, 1000), "motion"
     (record,) = import_series(project, ImportParameters(mdoc=str(one_series / "*.mdoc")))
     of = parse_project(project)
     for i in range(2, number + 1):
@@ -42,7 +42,7 @@ def test_many_series_neither_pile_up_nor_swamp_the_scheduler(
     process, memory, known, over = psutil.Process(), [], [], threading.Event()
 
     def listen(news: progress.Progress) -> None:
-        if news.step == "exclude" and news.outcome is not None:
+        if news.step == last and news.outcome is not None:
             memory.append(process.memory_info().rss)
 
     with cluster.opened(Execution(cluster="local", workers=2)) as running:
@@ -57,12 +57,12 @@ def test_many_series_neither_pile_up_nor_swamp_the_scheduler(
         looker.start()
         try:
             with progress.listening(listen):
-                session(project, until="exclude", execution=running)
+                session(project, until=last, execution=running)
         finally:
             over.set()
             looker.join()
     assert len(memory) == number
-    assert all(of.series(name).current("main", "exclude").complete() for name in of.series_names())
+    assert all(of.series(name).current("main", last).complete() for name in of.series_names())
     quarter = number // 4
     early, late = (max(part) for part in (memory[quarter : 2 * quarter], memory[-quarter:]))
     assert late - early < 40 * MEGABYTE

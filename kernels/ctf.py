@@ -75,6 +75,14 @@ class Ctf:
         turn = math.radians(2 * (angle - self.astigmatism_angle))
         return self.defocus + 0.5 * self.astigmatism * math.cos(turn)
 
+    def turned(self, angle: float) -> Ctf:
+        """Return the CTF of the image turned by `angle`, degrees counter-clockwise."""
+        return replace(self, astigmatism_angle=self.astigmatism_angle + angle)
+
+    def transposed(self) -> Ctf:
+        """Return the CTF of the image whose x and y are exchanged."""
+        return replace(self, astigmatism_angle=90.0 - self.astigmatism_angle)
+
     def with_offset(self, offset: float) -> Ctf:
         """Return the CTF at a point whose defocus is `offset` Å larger, astigmatism kept."""
         return replace(self, defocus_u=self.defocus_u + offset, defocus_v=self.defocus_v + offset)

@@ -6,7 +6,7 @@ across it. Without a pre-tilt the lines of equal defocus are those of equal x′
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil, hypot
 
 import numpy as np
@@ -84,7 +84,7 @@ def slope_in_aligned(view: View, hand: int, pretilt: tuple[float, float] = (0.0,
 
 def ctf_in_aligned(ctf: Ctf, view: View) -> Ctf:
     """Return the CTF of a view that is turned by its tilt axis: the astigmatism turns with it."""
-    return replace(ctf, astigmatism_angle=ctf.astigmatism_angle - view.axis)
+    return ctf.turned(-view.axis)
 
 
 def lay_strips(

@@ -8,7 +8,7 @@ tilt axis, contiguous: (columns, rows), as back-projection on the CPU reads them
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
@@ -193,12 +193,7 @@ def view_phases(shape: Shape, margin: int, ctf: Ctf, pixel_size: float, like: Ar
         `ctf_correct.half_turns`.
     """
     kx, ky = _frequencies(shape, margin, pixel_size, like)
-    return half_turns(kx, ky, transposed(ctf))
-
-
-def transposed(ctf: Ctf) -> Ctf:
-    """Return the CTF of the transposed image."""
-    return replace(ctf, astigmatism_angle=90.0 - ctf.astigmatism_angle)
+    return half_turns(kx, ky, ctf.transposed())
 
 
 def _frequencies(shape: Shape, margin: int, pixel_size: float, like: Array) -> tuple[Array, Array]:
@@ -239,7 +234,7 @@ def corrected_columns(
     (count, rows) float32
     """
     kx, ky = _frequencies(shape, margin, pixel_size, spectrum)
-    part = correct_spectrum(spectrum, h, kx, ky, offset, ctf.voltage, correction, transposed(ctf))
+    part = correct_spectrum(spectrum, h, kx, ky, offset, ctf.voltage, correction, ctf.transposed())
     first, count = columns
     high = padded_shape(*shape, margin)[1]
     if is_numpy(spectrum):

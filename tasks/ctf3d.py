@@ -12,7 +12,7 @@ made in several passes.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
@@ -22,6 +22,8 @@ from kernels import wbp
 from kernels.ctf import Ctf, wavelength
 from kernels.ctf_correct import Correction
 from kernels.ctf_planes import Planes, automatic_step, lay_planes, novactf_planes
+from kernels.ctf_slope import ctf_in_aligned
+from kernels.geometry import View
 from kernels.plane_images import padded_shape
 from tasks.choice import settled_step
 from tasks.chunks.ctf3d import (
@@ -31,17 +33,16 @@ from tasks.chunks.ctf3d import (
     score_hands,
     transform_view,
 )
-from tasks.chunks.reconstruct import Reconstruction, filter_view, noise_of_rows, step_of
+from tasks.chunks.reconstruct import Reconstruction
 from tasks.ctf_provenance import CTF_CORRECTED, refuse_corrected
 from tasks.ctf_views import ctf_of_views
 from tasks.parameters import Ctf3dParameters, Execution, ReconstructParameters
 from tasks.record import TiltSeries
 from tasks.scatter import Unit, part_of
-from tasks.tomogram import Job, complete, passes, prepare, slab_name, slabs_of
+from tasks.tomogram import Job, complete, integer_step, passes, prepare, slab_name, slabs_of
 from tasks.work import Outcome, Work, begin, step_task
 
 LEAST_ROWS = 128  # of a slab: what back-projection takes at once
-SAMPLE = 8
 
 
 @step_task("ctf3d")
@@ -75,11 +76,8 @@ def ctf3d(
         return 100_000_000 + rows * 4 * (2 * parts * layout.columns + 3 * nz * nx)
 
     slabs = slabs_of(job, memory, LEAST_ROWS)
-    step = None
-    if parameters.storage.startswith("int"):
-        step = step_of(parameters, _noise(job, parameters))
+    step = integer_step(job, _uncorrected(job))
     transformed: dict[str, Any] = {}
-    scores: dict[str, float] = {}
     reports: dict[str, Any] = {slab_name(slab): work.result.unit(slab_name(slab)) for slab in slabs}
     for together in passes(job, slabs, 4 * parts * layout.columns):
         transformed = transformed or work.hold(
@@ -91,10 +89,9 @@ def ctf3d(
             memory=job.source.memory() + 3 * spectrum,
         )
         views = [transformed[f"view-{one.index:03d}"] for one in job.each]
-        if parameters.check_hand and not scores:
+        if parameters.check_hand:
             unit = Unit("hands", (views, how, hand, job.box.centre[2]))
-            made = work.hold(score_hands, [unit], spectra + 200_000_000)["hands"]
-            scores = made if isinstance(made, dict) else made.result()
+            work.scatter(score_hands, [unit], spectra + 200_000_000)
         planes = work.hold(
             correct_plane,
             [
@@ -126,6 +123,7 @@ def ctf3d(
             memory=memory(max(stop - start for start, stop in together)),
         )
         del planes
+    scores: dict[str, float] = work.result.unit("hands") or {}
     row = {
         "planes": len(layout.levels),
         "step [Å]": how.planes.step,
@@ -175,7 +173,7 @@ def _hand(work: Work, parameters: Ctf3dParameters) -> int:
 
 def _correcting(job: Job, parameters: Ctf3dParameters, hand: int) -> Correcting:
     acquisition, box = job.work.record.acquisition, job.box
-    ctfs = aligned_ctfs(job.work.record, job.used, [view.axis for view in job.views])
+    ctfs = aligned_ctfs(job.work.record, job.used, job.views)
     step = parameters.defocus_step
     if step == "auto":
         step = automatic_step(parameters.resolution or 2 * box.voxel, acquisition.voltage)
@@ -210,7 +208,7 @@ def _correcting(job: Job, parameters: Ctf3dParameters, hand: int) -> Correcting:
     )
 
 
-def aligned_ctfs(record: TiltSeries, used: tuple[int, ...], axes: list[float]) -> list[Ctf]:
+def aligned_ctfs(record: TiltSeries, used: Sequence[int], views: Sequence[View]) -> list[Ctf]:
     """Return the CTF of each view used, as its aligned image has it.
 
     Raises
@@ -219,33 +217,12 @@ def aligned_ctfs(record: TiltSeries, used: tuple[int, ...], axes: list[float]) -
         If no view has an estimate.
     """
     ctfs = ctf_of_views(record)
-    # Raw images are aligned ones turned by the axis, counter-clockwise.
-    return [
-        replace(ctfs[i].ctf, astigmatism_angle=ctfs[i].ctf.astigmatism_angle - axis)
-        for i, axis in zip(used, axes, strict=True)
-    ]
+    return [ctf_in_aligned(ctfs[i].ctf, view) for i, view in zip(used, views, strict=True)]
 
 
-def _noise(job: Job, parameters: Ctf3dParameters) -> float:
-    """Return the standard deviation of a few rows without correction: flips keep the power."""
-    given = ReconstructParameters.model_validate(
-        {
-            name: getattr(parameters, name)
-            for name in type(parameters).model_fields
-            if name in ReconstructParameters.model_fields
-        }
-    )
-    how = Reconstruction(job.views, job.box, job.turned, given)
-    ny = job.box.shape[1]
-    middle = (max(0, ny // 2 - SAMPLE // 2), min(ny, ny // 2 + SAMPLE // 2))
-    held = job.work.hold(
-        filter_view,
-        [
-            Unit(f"view-{one.index:03d}", (job.source, one, place, how, [middle]))
-            for place, one in enumerate(job.each)
-        ],
-        memory=job.source.memory(),
-    )
-    rows = [part_of(held[f"view-{one.index:03d}"], 0, job.work.execution) for one in job.each]
-    made = job.work.hold(noise_of_rows, [Unit("scale", (how, *middle, rows))], 200_000_000)["scale"]
-    return float(made if isinstance(made, float) else made.result())
+def _uncorrected(job: Job) -> Reconstruction:
+    """Return how the views are back-projected as they are: flips keep the power of the noise."""
+    given = job.parameters
+    fields = set(type(given).model_fields) & set(ReconstructParameters.model_fields)
+    parameters = ReconstructParameters(**{name: getattr(given, name) for name in fields})
+    return Reconstruction(job.views, job.box, job.turned, parameters)

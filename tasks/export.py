@@ -43,7 +43,8 @@ class Source:
     series : Series
     record : TiltSeries
         With the geometry from which the tomogram was made, where there is one.
-    motion, tomogram, ctf : Result or None
+    motion, tomogram, corrected, ctf : Result or None
+        corrected: the tomogram of ctf3d.
     alignment : str or None
         Step that decided the geometry.
     beads : Result or None
@@ -57,6 +58,7 @@ class Source:
     motion: Result | None
     alignment: str | None
     tomogram: Result | None
+    corrected: Result | None
     ctf: Result | None
     beads: Result | None
     keys: Mapping[str, str]
@@ -95,7 +97,7 @@ def export_series(
         the command files with which IMOD makes the same tomogram. aretomo: ``out/TS_01/`` with
         stack, .aln (local shifts included), list of angles and doses, tomogram. mrc:
         ``out/TS_01.st``, its odd and even halves, the dose-weighted sums if there are, motion,
-        ``out/TS_01_rec.mrc``, and what `ctf2d`, `preprocess` and `transform` have made.
+        ``out/TS_01_rec.mrc`` (of ctf3d ``out/TS_01_ctf3d_rec.mrc``), and what `ctf2d`, `preprocess` and `transform` have made.
     out : Path
         Folder, made where it does not exist.
     say : callable, optional
@@ -169,7 +171,7 @@ def find_source(series: Series, branch: str, say: Say = lambda line: None) -> So
     """
     # What is exported must fit together: the tomogram, or the best alignment, decides.
     order = ("reconstruct", *ALIGNMENTS, "exclude", "motion")
-    found = {step: current_result(series, branch, step) for step in (*order, "ctf")}
+    found = {step: current_result(series, branch, step) for step in (*order, "ctf", "ctf3d")}
     tomogram = found["reconstruct"]
     last = next((found[step] for step in order if found[step] is not None), None)
     if last is None:
@@ -191,7 +193,8 @@ def find_source(series: Series, branch: str, say: Say = lambda line: None) -> So
     motion = series.result("motion", keys["motion"]) if "motion" in keys else None
     beads = series.result("align", keys["align"]) if alignment == "align" else None
     return Source(
-        series, series.record_of(keys), motion, alignment, tomogram, found["ctf"], beads, keys
+        *(series, series.record_of(keys), motion, alignment, tomogram, found["ctf3d"]),
+        *(found["ctf"], beads, keys),
     )
 
 
@@ -244,10 +247,12 @@ def _write_tomogram(folder: Path, source: Source, say: Say) -> None:
     name = source.series.name
     if source.tomogram is None:
         say(f"{name}: no tomogram on this branch: no {name}_rec.mrc")
-        return
-    voxel = float(source.tomogram.attributes()["pixel_size"])
-    volume = source.tomogram.array("0")
-    write_volume(folder / f"{name}_rec.mrc", _each(volume), voxel, mode=FLOAT32)
+    for tomogram, file in ((source.tomogram, "rec"), (source.corrected, "ctf3d_rec")):
+        if tomogram is None:
+            continue
+        voxel, volume = float(tomogram.attributes()["pixel_size"]), tomogram.array("0")
+        mode = None if volume.dtype.kind == "i" else FLOAT32  # integers as they are stored
+        write_volume(folder / f"{name}_{file}.mrc", _each(volume), voxel, mode=mode)
 
 
 def _each(array: zarr.Array[Any], most: int = SLAB_BYTES) -> Iterator[NDArray[Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tasks import plots, plots_ctf, plots_erase, plots_motion
 from tasks.plots_alignment import alignment_plots
+from tasks.plots_thickness import thickness_plot
 from tasks.report import slices
 from tasks.store import Result
 
@@ -32,6 +33,8 @@ def pictures_of(result: Result, branch: str) -> list[plots.Plot | plots.Picture]
     elif result.step in ("coarse", "align", "markerfree"):
         of_beads = alignment_plots(record, result, None) if result.step == "align" else ()
         drawn = (plots.shift_plot(record), *of_beads)
-    elif result.step == "reconstruct":
+    elif result.step == "thickness":
+        drawn = (thickness_plot(result),)
+    elif result.step in ("reconstruct", "ctf3d"):
         drawn = slices(result)
     return [picture for picture in drawn if picture is not None and len(picture.uri) <= MOST]

@@ -10,16 +10,12 @@ from tasks.chunks.reconstruct import (
     back_project_slab,
     filter_view,
     kept_name,
-    noise_of_rows,
-    step_of,
 )
 from tasks.ctf_provenance import CTF_CORRECTED, already_corrected
 from tasks.parameters import Execution, ReconstructParameters
 from tasks.scatter import Unit, part_of
-from tasks.tomogram import Job, complete, passes, prepare, slab_name, slabs_of
+from tasks.tomogram import Job, complete, integer_step, passes, prepare, slab_name, slabs_of
 from tasks.work import Outcome, begin, step_task
-
-SAMPLE = 8  # rows in the middle from which integers get their scale
 
 
 @step_task("reconstruct")
@@ -45,7 +41,7 @@ def reconstruct(
     job = prepare(work, parameters)
     how = Reconstruction(job.views, job.box, job.turned, parameters)
     _make_kept(job, how)
-    nz, ny, nx = job.box.shape
+    nz, _, nx = job.box.shape
     copies = {"wbp": 2, "sirt": 6, "sart": 6}[parameters.method]
     parts = 1 if parameters.halves == "none" else 3
 
@@ -56,38 +52,33 @@ def reconstruct(
 
     slabs = slabs_of(job, memory, 1)
     held_row = 4 * len(job.views) * job.box.frame[1] * (2 if parameters.by_frames else 1)
-    step: float | None = None
+    step = integer_step(job, how)
     reports: dict[str, Any] = {slab_name(slab): work.result.unit(slab_name(slab)) for slab in slabs}
-    middle = (max(0, ny // 2 - SAMPLE // 2), min(ny, ny // 2 + SAMPLE // 2))
-    whole_numbers = parameters.storage.startswith("int")
     for together in passes(job, slabs, held_row):
-        wanted = [*together, middle] if whole_numbers and step is None else together
         held = work.hold(
             filter_view,
             [
-                Unit(f"view-{one.index:03d}", (job.source, one, place, how, wanted))
+                Unit(f"view-{one.index:03d}", (job.source, one, place, how, together))
                 for place, one in enumerate(job.each)
             ],
             memory=job.source.memory(),
         )
-
-        def rows_of(slab: int, held: dict[str, Any] = held) -> list[Any]:
-            return [part_of(view, slab, execution) for view in held.values()]
-
-        held = dict(sorted(held.items()))
-        if whole_numbers and step is None:
-            unit = Unit("scale", (how, *middle, rows_of(len(together), held)))
-            noise = work.hold(noise_of_rows, [unit], memory(SAMPLE))["scale"]
-            step = step_of(parameters, noise if isinstance(noise, float) else noise.result())
+        views = [held.pop(f"view-{one.index:03d}") for one in job.each]
         reports |= work.scatter(
             back_project_slab,
             [
-                Unit(slab_name(slab), (work.result, how, *slab, rows_of(i, held), step))
+                Unit(
+                    slab_name(slab),
+                    (
+                        *(work.result, how, *slab),
+                        *([part_of(view, i, execution) for view in views], step),
+                    ),
+                )
                 for i, slab in enumerate(together)
             ],
             memory=memory(max(stop - start for start, stop in together)),
         )
-        del held
+        del views
     name = {"wbp": "", "sirt": ", SIRT", "sart": ", SART"}[parameters.method]
     corrected = already_corrected(job.source.images)
     if corrected:

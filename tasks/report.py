@@ -131,6 +131,7 @@ def _chapter(series: Series, branch: str) -> dict[str, Any]:
         "hand": plots_ctf.what_hand(record),
         "pictures": _views(record, results["motion"]),
         "slices": slices(results["reconstruct"]),
+        "corrected": slices(results["ctf3d"]),
         "flat": _is_flat(results["reconstruct"]),
     }
 

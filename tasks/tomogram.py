@@ -15,14 +15,22 @@ from tasks.box import Box, blocks, box_of, turned_specimen
 from tasks.chunks.aligned import OneView, Source
 from tasks.chunks.dose import Weighting
 from tasks.chunks.fsc import shell_sums
-from tasks.chunks.reconstruct import HALVES, halve
+from tasks.chunks.reconstruct import (
+    HALVES,
+    Reconstruction,
+    filter_view,
+    halve,
+    noise_of_rows,
+    step_of,
+)
 from tasks.errors import UnusableData, WrongParameter
 from tasks.formats.ome_zarr import multiscale, pyramid
 from tasks.parameters.tomogram import TomogramParameters
-from tasks.scatter import Unit
+from tasks.scatter import Unit, part_of
 from tasks.work import Outcome, Work
 
 BRICK = 64  # voxels: side of a stored brick; twice that in large tomograms
+SAMPLE = 8  # rows in the middle from which integers get their scale
 HELD = 0.4  # of all workers' memory that rows of views, between two steps, may take
 
 
@@ -113,6 +121,31 @@ def prepare(work: Work, parameters: TomogramParameters) -> Job:
 def _create(work: Work, name: str, shape: tuple[int, ...], brick: int, dtype: str) -> None:
     chunks = tuple(min(brick, n) for n in shape)
     work.result.create_array(name, shape, chunks, dtype=dtype, axes=("z", "y", "x"))
+
+
+def integer_step(job: Job, how: Reconstruction) -> float | None:
+    """Return what 1 of a stored integer means, from a few rows in the middle; None for floats.
+
+    Kept with the units, so that a run that goes on stores the same.
+    """
+    if not job.parameters.storage.startswith("int"):
+        return None
+    work, ny = job.work, job.box.shape[1]
+    noise = work.result.unit("scale")
+    if noise is None:
+        middle = (max(0, ny // 2 - SAMPLE // 2), min(ny, ny // 2 + SAMPLE // 2))
+        held = work.hold(
+            filter_view,
+            [
+                Unit(f"view-{one.index:03d}", (job.source, one, place, how, [middle]))
+                for place, one in enumerate(job.each)
+            ],
+            memory=job.source.memory(),
+        )
+        rows = [part_of(held[f"view-{one.index:03d}"], 0, work.execution) for one in job.each]
+        unit = Unit("scale", (how, *middle, rows))
+        noise = work.scatter(noise_of_rows, [unit], job.source.memory())["scale"]
+    return step_of(job.parameters, float(noise))
 
 
 def slab_name(slab: tuple[int, int]) -> str:
@@ -234,6 +267,8 @@ def _compared(job: Job) -> dict[str, Any]:
     shells = len(total) // 3
     cross, odd, even = (total[i * shells : (i + 1) * shells] for i in range(3))
     k = [i / (2 * (shells - 1) * job.box.voxel) for i in range(shells)]
-    values = [c / math.sqrt(a * b) if a * b > 0 else 0.0 for c, a, b in zip(cross, odd, even)]  # noqa: B905
+    values = [
+        c / math.sqrt(a * b) if a * b > 0 else 0.0 for c, a, b in zip(cross, odd, even, strict=True)
+    ]
     below = next((i for i in range(2, shells) if values[i] < 0.143), None)
     return {"k": k, "fsc": values, "resolution": 1 / k[below] if below else None}

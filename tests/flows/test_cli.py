@@ -183,7 +183,7 @@ def test_a_dry_run_tells_what_would_run_and_why(tiltflow: Command, finished_copy
     for step in TAKEN:
         done = step in ("motion", "exclude", "ctf", "erase")
         assert ("be skipped" in lines["TS_01", step]) == done
-        open_yet = "the beads decide" if step == "reconstruct" else "not run yet"
+        open_yet = "the beads decide" if step in {"thickness", "reconstruct"} else "not run yet"
         assert step == "markerfree" or open_yet in lines["TS_02", step]
     assert "dose.apply: True → False" in lines["TS_01", "dose"]
     assert "its inputs or the imported record changed" in lines["TS_01", "coarse"]

@@ -14,6 +14,7 @@ from kernels.backproject_planes import reference_backproject_planes
 from kernels.ctf import ctf_2d
 from kernels.ctf_planes import lay_planes
 from kernels.fourier import frequencies, irfft2, rfft2
+from kernels.geometry import View
 from tasks.ctf3d import aligned_ctfs, ctf3d
 from tasks.errors import UnusableData
 from tasks.parameters import Ctf3dParameters, Execution, ReconstructParameters
@@ -74,7 +75,7 @@ def test_it_is_the_plain_sum_over_planes(copy: Series, correction: str, blend: b
 
     dose = copy.current("main", "dose")
     source = Source(dose, None, None, VOXEL, 1, (128, 128), Weighting.of(dose))
-    ctfs = aligned_ctfs(record, used, [view.axis for view in views])
+    ctfs = aligned_ctfs(record, used, views)
     margin = max(32, int(np.ceil(max(c.defocus for c in ctfs) * 0.0197 / VOXEL**2)))
     images = []
     row_filter = wbp.ramp(wbp.padded_width(128), 0.35, 0.035)
@@ -168,15 +169,15 @@ def test_missing_estimates_are_interpolated_and_none_at_all_is_refused(copy: Ser
     views = list(record.views)
     views[used[2]] = views[used[2]].model_copy(update={"ctf": None})
     gap = record.model_copy(update={"views": tuple(views)})
-    axes = [0.0] * len(used)
-    whole, filled = aligned_ctfs(record, used, axes), aligned_ctfs(gap, used, axes)
+    flat = [View(0.0, 0.0)] * len(used)
+    whole, filled = aligned_ctfs(record, used, flat), aligned_ctfs(gap, used, flat)
     between = sorted((whole[1].defocus, whole[3].defocus))
     assert between[0] <= filled[2].defocus <= between[1]
     none = record.model_copy(
         update={"views": tuple(v.model_copy(update={"ctf": None}) for v in record.views)}
     )
     with pytest.raises(UnusableData, match="TS_01: no view has a CTF"):
-        aligned_ctfs(none, used, axes)
+        aligned_ctfs(none, used, flat)
 
 
 @pytest.mark.parametrize("storage", ["int16", "int8"])
@@ -189,3 +190,25 @@ def test_integers_hold_the_values(copy: Series, storage: str) -> None:
     assert inside.mean() > 0.99
     error = np.abs(array[:] * step - plain)[inside]
     assert error.max() <= 0.51 * step
+
+
+@pytest.mark.parametrize("storage", ["float32", "int8"])
+def test_a_run_that_goes_on_says_and_stores_the_same(
+    copy: Series, monkeypatch: pytest.MonkeyPatch, storage: str
+) -> None:
+    given: dict[str, Any] = {"storage": storage, "check_hand": True}
+    undisturbed = corrected(copy, **given)
+    about, values = undisturbed.attributes(), undisturbed.array("0")[:]
+    copy.project.delete(undisturbed.path)
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.ctf3d.complete", stopped)  # all slabs are written by then
+        with pytest.raises(KeyboardInterrupt):
+            corrected(copy, **given)
+    resumed = corrected(copy, **given)
+    for name in ("hand_scores", "message", "statistics", "integer_step"):
+        assert resumed.attributes().get(name) == about.get(name)
+    np.testing.assert_array_equal(resumed.array("0")[:], values)

@@ -21,7 +21,17 @@ PIXEL = 2.7
 TILTS = (-16.0, -12.0, -8.0, -4.0, 0.0, 4.0, 8.0, 12.0, 16.0)
 SIZE = 128
 OUT = (0, 5)  # indices of the views left out: an end, and one in the middle
-STEPS = ("motion", "exclude", "ctf", "erase", "dose", "coarse", "markerfree", "reconstruct")
+STEPS = (
+    "motion",
+    "exclude",
+    "ctf",
+    "erase",
+    "dose",
+    "coarse",
+    "markerfree",
+    "thickness",
+    "reconstruct",
+)
 PIPELINE: dict[str, dict[str, Any]] = {
     "exclude": {"views": {"TS": ",".join(str(i + 1) for i in OUT)}},
     "dose": {"keep_noise": True},
@@ -29,6 +39,7 @@ PIPELINE: dict[str, dict[str, Any]] = {
     "markerfree": {"pixel_size": 5.4, "thickness": 200.0},
     # By the coarse alignment, which is equal to the last digits: what iterates to a tolerance is
     # equal to 1e-5 (test_the_alignment_is_the_same).
+    "thickness": {"height": 1200.0, "alignment": "coarse"},
     "reconstruct": {"thickness": 200.0, "binning": 2, "alignment": "coarse"},
 }
 

@@ -97,7 +97,8 @@ def export_series(
         the command files with which IMOD makes the same tomogram. aretomo: ``out/TS_01/`` with
         stack, .aln (local shifts included), list of angles and doses, tomogram. mrc:
         ``out/TS_01.st``, its odd and even halves, the dose-weighted sums if there are, motion,
-        ``out/TS_01_rec.mrc`` (of ctf3d ``out/TS_01_ctf3d_rec.mrc``), and what `ctf2d`, `preprocess` and `transform` have made.
+        ``out/TS_01_rec.mrc`` (of ctf3d ``out/TS_01_ctf3d_rec.mrc``), and what `ctf2d`,
+        `preprocess` and `transform` have made.
     out : Path
         Folder, made where it does not exist.
     say : callable, optional

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from math import atan, ceil, cos, degrees, isfinite, nan, radians, tan
+from dataclasses import asdict, replace
+from math import ceil
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -13,7 +13,7 @@ from kernels.align_coarse import aligned_shape
 from kernels.fourier import binned_shape
 from kernels.geometry import View
 from kernels.particle_size import Size, particle_size
-from kernels.thickness import QUANTITIES, Estimate, from_attenuation, verdict
+from kernels.thickness import Estimate, from_attenuation, verdict
 from kernels.thickness_beads import from_beads
 from kernels.thickness_profile import INSET, Profiles, from_profiles
 from tasks.alignment import deformation_of, field_for, gold_of
@@ -29,7 +29,6 @@ from tasks.chunks.thickness import (
 from tasks.errors import UnusableData
 from tasks.parameters import Execution, ThicknessParameters
 from tasks.scatter import Unit
-from tasks.store import Result
 from tasks.thickness_verdict import finite, judged, row, told
 from tasks.work import Outcome, Work, begin, step_task
 
@@ -37,66 +36,6 @@ VIEWS_PER_UNIT = 6
 LEAST_VIEWS = 5
 LEAST_TILE = 12  # voxels: side of a tile; smaller fields have fewer tiles
 LEAST_SIDE = 36  # voxels; smaller fields are reduced less
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where the specimen lies in the frame of the alignment it was measured with.
-
-    Its middle is the plane ``Z = z_centre − X · tan(pitch) + Y · tan(x_tilt)``; NaN: not known.
-
-    Attributes
-    ----------
-    thickness : float
-        Along the normal [Å].
-    z_centre : float
-        Z of the middle at X = Y = 0 [Å].
-    pitch : float
-        What adds to the views' tilt angles [degrees].
-    x_tilt : float
-        Rise of the middle along the tilt axis [degrees].
-    verdict : str
-        good, doubtful or failed.
-    """
-
-    thickness: float
-    z_centre: float
-    pitch: float
-    x_tilt: float
-    verdict: str
-
-    def levelled(self, view: View) -> View:
-        """Return a view of the specimen turned level: its middle is a plane of equal Z.
-
-        Exact for views without x-axis tilt. What is not known turns nothing.
-        """
-        pitch, rise = (a if isfinite(a) else 0.0 for a in (self.pitch, self.x_tilt))
-        turn = degrees(atan(tan(radians(rise)) * cos(radians(pitch))))
-        return replace(view, tilt=view.tilt + pitch, x_tilt=view.x_tilt + turn)
-
-    @property
-    def height(self) -> float:
-        """Z of the middle in the frame of the `levelled` views [Å]."""
-        pitch, rise = (tan(radians(a)) if isfinite(a) else 0.0 for a in (self.pitch, self.x_tilt))
-        return self.z_centre / (1 + pitch**2 + rise**2) ** 0.5
-
-
-def found(result: Result) -> Position:
-    """Return the position that a complete result of the step `thickness` holds.
-
-    It refers to the alignment of the result's attribute ``alignment``. Of a verdict "failed"
-    nothing should be used; "doubtful" values are the best there are.
-    """
-    about = result.attributes()
-    slab = about["slab"]
-    known = {name: nan if slab[name] is None else float(slab[name]) for name in QUANTITIES}
-    return Position(
-        thickness=known["thickness"],
-        z_centre=known["centre"],
-        pitch=known["pitch"],
-        x_tilt=known["rise"],
-        verdict=about["verdict"]["word"],
-    )
 
 
 @step_task("thickness")

@@ -18,10 +18,11 @@ from tasks import plots_thickness
 from tasks.errors import UnusableData
 from tasks.parameters import Execution, Pipeline, ThicknessParameters
 from tasks.plots_thickness import faces, thickness_plot
+from tasks.position import Position, found
 from tasks.record import Acquisition, FileIdentity, TiltSeries
 from tasks.record import View as RecordView
 from tasks.store import Result, Series, parse_project
-from tasks.thickness import Position, found, thickness
+from tasks.thickness import thickness
 from tasks.thickness_verdict import judged, told
 
 TILTS = np.arange(-57.0, 58.0, 3.0)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.objects import Artifact
 from tiny_steps import TAKEN
 
 from flows import steps
@@ -82,13 +83,17 @@ def test_every_step_leaves_a_table_and_a_link(finished_project: str, tiny_projec
         of_series = ArtifactFilter(key=ArtifactFilterKey(like_="ts-02-%"))
         artifacts = client.read_artifacts(artifact_filter=of_series, limit=200)
     found = {(artifact.key, artifact.type) for artifact in artifacts}
+
+    def latest(key: str) -> Artifact:  # other tests' runs have left some of the same key
+        return max((a for a in artifacts if a.key == key), key=lambda a: a.created)
+
     for step in ("motion", "exclude", "ctf", "erase", "dose", "coarse", "reconstruct"):
         assert (f"ts-02-{step}", "table") in found
         assert (f"ts-02-{step}-result", "markdown") in found
     for step in ("motion", "ctf", "erase", "coarse", "reconstruct"):
-        (drawn,) = [a for a in artifacts if a.key == f"ts-02-{step}-pictures"]
+        drawn = latest(f"ts-02-{step}-pictures")
         assert "](data:image/" in str(drawn.data)
-    (link,) = [a for a in artifacts if a.key == "ts-02-reconstruct-result"]
+    link = latest("ts-02-reconstruct-result")
     series = parse_project(tiny_project).series("TS_02")
     assert series.current("main", "reconstruct").url in str(link.data)
 
@@ -107,7 +112,7 @@ def test_a_branch_takes_over_what_another_has(finished_copy: str) -> None:
     pipeline = Pipeline(reconstruct=ReconstructParameters(thickness=300.0))
     threads = Execution(cluster="threads", workers=2)
     outcomes = tomogram(finished_copy, "TS_01", pipeline, "thin", execution=threads)
-    assert [outcome.skipped for outcome in outcomes] == [True] * 9 + [False]
+    assert [outcome.skipped for outcome in outcomes] == [True] * 8 + [False]
     series = parse_project(finished_copy).series("TS_01")
     assert series.current("main", "reconstruct").attributes()["shape"] == [444, 128, 128]
     assert series.current("thin", "reconstruct").attributes()["shape"] == [56, 128, 128]

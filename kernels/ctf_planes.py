@@ -154,7 +154,8 @@ def novactf_planes(
     views, shape, pixel_size, step, hand
         As of `lay_planes`.
     z_shift : float
-        SHIFT along z: subtracted from all defoci, whatever the tilt [Å].
+        SHIFT along z: subtracted from all defoci, whatever the tilt [Å]. The box's own centre is
+        between its voxels, at (n − 1) / 2.
     minimal : bool
         Planes across the thickness alone, novaCTF's MINIMAL.
 
@@ -174,6 +175,7 @@ def novactf_planes(
     width = extent / number
     rows = np.stack([tilt_rotation(View(view.tilt, 0.0))[2] for view in views])
     depths = np.full(len(views), -hand * z_shift)
-    made = _planes(rows, depths, shape, pixel_size, (0.0, 0.0, 0.0), width, hand, False)
+    x, y, z = (pixel_size * (n // 2 - (n - 1) / 2) for n in reversed(shape))
+    made = _planes(rows, depths, shape, pixel_size, (x, y, z), width, hand, False)
     count = np.full(len(views), number)
     return Planes(width, made.x, made.y, made.z, made.offset, -(count // 2), count, False)

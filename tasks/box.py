@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from kernels.align_coarse import aligned_shape
 from kernels.backproject import Projection, aligned_projection
-from kernels.geometry import View
+from kernels.geometry import View, raw_from_aligned
 from tasks.errors import WrongParameter
 from tasks.parameters.tomogram import TomogramParameters
 
@@ -32,6 +32,9 @@ class Box:
         Row of the frame that the box's row 0 is.
     centre : (X, Y, Z)
         Specimen coordinates of voxel n // 2 [Å].
+    between : bool
+        Whether the frame's centre, where the specimen's origin appears, is at (n − 1) / 2, between
+        pixels, as IMOD and novaCTF have it, and not at n // 2; see `between_voxels`.
     """
 
     voxel: float
@@ -40,6 +43,7 @@ class Box:
     shape: tuple[int, int, int]
     first_row: int
     centre: tuple[float, float, float]
+    between: bool = False
 
     @property
     def over_all_rows(self) -> tuple[int, int, int]:
@@ -48,7 +52,7 @@ class Box:
 
     def projection(self, views: Sequence[View], turned: bool) -> Projection:
         """Return the projection into the frame of the box over all rows."""
-        return aligned_projection(
+        made = aligned_projection(
             views,
             self.over_all_rows,
             self.frame[1],
@@ -56,6 +60,25 @@ class Box:
             (self.centre[0], self.centre[2]),
             rows=self.frame[0] if turned else None,
         )
+        return replace(made, offset=made.offset - self.half(1)) if self.between else made
+
+    def half(self, axis: int) -> float:
+        """Return by how many pixels index n // 2 of the frame is beyond its middle: ½ or 0."""
+        n = self.frame[axis]
+        return n // 2 - (n - 1) / 2
+
+    def between_voxels(self) -> Box:
+        """Return the box, and the frame, with their centres at (n − 1) / 2."""
+        half = (self.voxel * (n // 2 - (n - 1) / 2) for n in reversed(self.shape))
+        centre = tuple(c + h for c, h in zip(self.centre, half, strict=True))
+        return replace(self, centre=(centre[0], centre[1], centre[2]), between=True)
+
+    def seen_in_frame(self, view: View) -> View:
+        """Return the view as its aligned image is to be sampled."""
+        if not self.between:
+            return view
+        x, y = raw_from_aligned([[self.voxel * self.half(1), self.voxel * self.half(0)]], view)[0]
+        return replace(view, shift_x=float(x), shift_y=float(y))
 
 
 def box_of(

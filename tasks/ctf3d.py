@@ -25,6 +25,7 @@ from kernels.ctf_planes import Planes, automatic_step, lay_planes, novactf_plane
 from kernels.ctf_slope import ctf_in_aligned
 from kernels.geometry import View
 from kernels.plane_images import padded_shape
+from tasks.box import angstrom
 from tasks.choice import settled_step
 from tasks.chunks.ctf3d import (
     Correcting,
@@ -42,6 +43,7 @@ from tasks.scatter import Unit, part_of
 from tasks.tomogram import Job, complete, integer_step, passes, prepare, slab_name, slabs_of
 from tasks.work import Outcome, Work, begin, step_task
 
+SURE = 4.0  # standard errors by which the opposite hand must be better to be told
 LEAST_ROWS = 128  # of a slab: what back-projection takes at once
 
 
@@ -140,10 +142,11 @@ def _said(record: TiltSeries, how: Correcting, hand: int, scores: dict[str, floa
     said = f", CTF corrected at {levels} planes {how.planes.step / 10:.1f} nm apart"
     if how.parameters.hand == "auto" and record.hand is None:
         said += f" with hand {hand:+d}, which is unknown"
-    if scores and scores["opposite"] > max(scores["as used"], scores["none"]):
+    if scores and scores["as used"] - scores["opposite"] < -SURE * scores["error"]:
         said += (
             f"; hand {hand:+d} looks wrong: {-hand:+d} makes odd and even views agree better "
-            f"({scores['opposite']:.3f} against {scores['as used']:.3f}): check --hand"
+            f"(by {scores['opposite'] - scores['as used']:.4f} ± {scores['error']:.4f}): "
+            "check --hand"
         ).replace("-1", "−1")
     return said
 
@@ -181,8 +184,9 @@ def _correcting(job: Job, parameters: Ctf3dParameters, hand: int) -> Correcting:
     mode = "flip" if nova else parameters.correction
     planes: Planes
     if nova:
+        shift = angstrom(parameters.z_shift, box.voxel)
         planes = novactf_planes(
-            job.views, box.over_all_rows, box.voxel, box.centre[2], step=step, hand=hand
+            job.views, box.over_all_rows, box.voxel, shift, step=step, hand=hand
         )
     else:
         centre = (box.centre[0], 0.0, box.centre[2])
@@ -204,7 +208,8 @@ def _correcting(job: Job, parameters: Ctf3dParameters, hand: int) -> Correcting:
     )
     return Correcting(
         *(job.views, tuple(ctfs), box, job.turned, planes, correction),
-        *(tuple(weights.tolist()), max(32, margin), parameters),
+        # novaCTF transforms square images as they are.
+        *(tuple(weights.tolist()), 0 if nova else max(32, margin), parameters),
     )
 
 

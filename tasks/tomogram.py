@@ -77,6 +77,8 @@ def prepare(work: Work, parameters: TomogramParameters) -> Job:
     views = turned_specimen([record.geometry(i) for i in used], parameters)
     size = (int(shape[0]), int(shape[1]))
     box = box_of(record.name, parameters, views, size, work.image_pixel_size)
+    if getattr(parameters, "compat", "none") == "novactf":
+        box = box.between_voxels()
     turned = any(view.x_tilt for view in views)  # rows of the box are made of others, too
     halves = erased = None
     if parameters.by_frames:
@@ -99,7 +101,7 @@ def prepare(work: Work, parameters: TomogramParameters) -> Job:
     each = tuple(
         OneView(
             i,
-            view,
+            box.seen_in_frame(view),
             field_for(held, view, i, box.frame, box.voxel, rows=turned),
             gold_in_view(work, parameters, i),
         )

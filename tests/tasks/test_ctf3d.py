@@ -153,7 +153,8 @@ def test_it_says_how_the_views_were_corrected(copy: Series) -> None:
     assert about["ctf_corrected"]["by"] == "ctf3d"
     assert about["ctf_corrected"]["hand"] == -1
     assert about["planes"]["step_A"] == pytest.approx(20.0**2 / (4 * 0.0196875), rel=1e-3)
-    assert set(about["hand_scores"]) == {"as used", "opposite", "none"}
+    assert set(about["hand_scores"]) == {"as used", "opposite", "none", "error"}
+    assert about["hand_scores"]["error"] > 0
     assert about["shape"] == list(result.array("0").shape)
 
 

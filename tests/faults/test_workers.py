@@ -20,10 +20,9 @@ from tasks import cluster
 from tasks import work as work_module
 from tasks.parameters import Execution, Pipeline
 from tasks.scatter import Unit
-from tasks.store import Result
 
 Fresh = Callable[[], str]
-WITHOUT_UNITS = {"exclude"}  # decided where the flow runs
+WITHOUT_UNITS = {"exclude", "dose"}  # decided where the flow runs
 SIDE = ("preprocess", "transform", "ctf3d")
 
 
@@ -31,14 +30,6 @@ def run(project: str, until: str | None, execution: Execution) -> None:
     tomogram(project, "TS_01", until=until, execution=execution)
     for step in SIDE if until is None else ():
         STEP_TASKS[step].fn(project, "TS_01", getattr(Pipeline(), step), "main", execution)
-
-
-def work_of(function: Callable[..., Any], units: Sequence[Unit], held: bool) -> str:
-    """Return the step whose result the units of work write; of what workers hold, the function."""
-    if held:
-        return f"held by {function.__name__}"
-    results = [one for one in units[0].arguments if isinstance(one, Result)]
-    return next((one.step for one in results if not one.complete()), function.__name__)
 
 
 @pytest.mark.parametrize("after", [False, pytest.param(True, marks=pytest.mark.long)])
@@ -56,6 +47,14 @@ def test_a_worker_killed_in_every_step_changes_nothing(
     with cluster.opened(Execution(cluster="local", workers=2)) as running:
         run(theirs, last, running)
         whole, names = work_module.scatter, dict[str, Path]()
+        now: list[str] = []  # the step whose units are scattered
+        check = work_module.Work._check_memory
+
+        def checked(self: work_module.Work, memory: int) -> None:
+            now[:] = [self.step.name]
+            check(self, memory)
+
+        monkeypatch.setattr(work_module.Work, "_check_memory", checked)
 
         def scatter(
             function: Callable[..., Any],
@@ -66,7 +65,7 @@ def test_a_worker_killed_in_every_step_changes_nothing(
         ) -> Any:
             if not units:
                 return iter(())
-            work = work_of(function, units, hold)
+            work = f"held by {function.__name__}" if hold else now[0]
             marker = names.setdefault(work, tmp_path / f"{len(names)}")
             return whole(KillOnce(function, str(marker), after), units, execution, hold=hold)
 
@@ -74,7 +73,7 @@ def test_a_worker_killed_in_every_step_changes_nothing(
         run(ours, last, running)
     killed = {step for step, marker in names.items() if marker.exists()}
     held = {f"held by {name}" for name in ("filter_view", "transform_view", "correct_plane")}
-    others = {*TAKEN, *SIDE, *held, "score_hands"} - WITHOUT_UNITS
+    others = {*TAKEN, *SIDE, *held} - WITHOUT_UNITS
     assert killed >= ({"motion"} if last else others)
     assert content(ours) == content(theirs)
 

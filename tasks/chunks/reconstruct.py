@@ -86,11 +86,17 @@ class Reconstruction:
             low, high = low - reach, high + reach
         return max(low, 0), min(high, self.box.frame[0])
 
-    def made(self, rows: Array, start: int, stop: int, keep: Any = None) -> Array:
-        """Return the slab (nz, stop − start, nx) of views' rows (view, row, column)."""
+    def made(
+        self, rows: Array, start: int, stop: int, keep: Any = None, first: int | None = None
+    ) -> Array:
+        """Return the slab (nz, stop − start, nx) of views' rows (view, row, column).
+
+        The rows begin with `first` of the frame; by default with the first that is needed.
+        """
         projection = self.box.projection(self.views, self.turned)
         low = start + self.box.first_row
-        first = self.rows(start, stop)[0]
+        if first is None:
+            first = self.rows(start, stop)[0]
         nz, _, nx = self.box.shape
         if self.iterates:
             return self._iterated(rows, projection, low, first, stop - start, keep)
@@ -182,7 +188,8 @@ def back_project_slab(
             chosen = np.arange(odd, len(how.views), 2)
             views = tuple(how.views[i] for i in chosen)
             half = Reconstruction(views, how.box, how.turned, how.parameters)
-            volumes.append(to_host(half.made(on_device(stacked[0][chosen]), start, stop)))
+            rows_of_half, first = on_device(stacked[0][chosen]), how.rows(start, stop)[0]
+            volumes.append(to_host(half.made(rows_of_half, start, stop, first=first)))
         whole = to_host(how.made(on_device(stacked[0]), start, stop))
     else:
         keep = _keeper(target, how, start, stop) if halves == "none" else None

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from kernels.arrays import Array, is_numpy, namespace
 from kernels.ctf import Ctf, coefficients
@@ -130,29 +131,31 @@ def correct_spectrum(
     -------
     (ny, nx) complex64
     """
-    slope = coefficients(Ctf(0.0, 0.0, voltage=voltage))[0] / pi * offset
-    if correction.mode == "flip":
-        if is_numpy(spectrum):
-            out = np.empty_like(spectrum)
-            _flip(spectrum, h, ky.ravel() ** 2, kx.ravel() ** 2, np.float32(slope), out)
-            return out
-        return spectrum * _flip_factor(h + (ky * ky + kx * kx) * slope)
-    limit = first_peak(peak, offset) if correction.first_peak_intact and peak else 0.0
     if is_numpy(spectrum):
         out = np.empty_like(spectrum)
-        noise = 1 / correction.snr if correction.mode == "wiener" else 0.0
-        numbers = (slope, limit**2, noise, 1 / correction.snr_falloff)
-        _weigh(
-            spectrum,
-            h,
-            ky.ravel() ** 2,
-            kx.ravel() ** 2,
-            *map(np.float32, numbers),
-            correction.mode == "wiener",
-            out,
-        )
+        numbers, mode = numbers_of(offset, voltage, correction, peak)
+        _correct(spectrum, h, ky.ravel() ** 2, kx.ravel() ** 2, numbers, mode, out)
         return out
-    return spectrum * correction_factor(h, ky, kx, slope, limit, correction)
+    return spectrum * correction_factor(h, ky, kx, offset, voltage, correction, peak)
+
+
+def numbers_of(
+    offset: float, voltage: float, correction: Correction, peak: Ctf | None
+) -> tuple[NDArray[np.float32], int]:
+    """Return what the factor at a frequency k depends on, beside h.
+
+    Returns
+    -------
+    numbers : (4,) float32
+        What is added to h, per k² [Å²]; below which k² the factor is that of a CTF of −1 [1/Å²];
+        1 / SNR at k = 0; the rise of its logarithm with k [Å].
+    mode : int
+        Place among `MODES`.
+    """
+    slope = coefficients(Ctf(0.0, 0.0, voltage=voltage))[0] / pi * offset
+    limit = first_peak(peak, offset) if correction.first_peak_intact and peak else 0.0
+    numbers = (slope, limit**2, 1 / correction.snr, 1 / correction.snr_falloff)
+    return np.array(numbers, dtype=np.float32), MODES.index(correction.mode)
 
 
 def first_peak(ctf: Ctf, offset: float) -> float:
@@ -173,33 +176,22 @@ def first_peak(ctf: Ctf, offset: float) -> float:
 
 
 def correction_factor(
-    h: Array, ky: Array, kx: Array, slope: float, limit: float, correction: Correction
-) -> Array:
-    """Return what a spectrum is multiplied by, plainly, in any array namespace.
-
-    Parameters
-    ----------
-    h : (ny, nx) float32
-        Of `half_turns`.
-    ky, kx : (ny, 1) and (1, nx) float32
-        [1/Å]
-    slope : float
-        What is added to h, per k² [Å²].
-    limit : float
-        Below this frequency [1/Å] the factor is that of a CTF of −1.
-    correction : Correction
-    """
+    h: Array, ky: Array, kx: Array, offset: float, voltage: float, correction: Correction,
+    peak: Ctf | None = None,
+) -> Array:  # fmt: skip
+    """Return what `correct_spectrum` multiplies by, plainly, in any array namespace."""
     xp = namespace(h)
+    numbers, _ = numbers_of(offset, voltage, correction, peak)
+    slope, limit2, noise, falloff = (float(number) for number in numbers)
     k2 = ky * ky + kx * kx
     turned = h + k2 * slope
     if correction.mode == "flip":
         return _flip_factor(turned)
     value = xp.sin(turned * pi)
-    value = xp.where(k2 < limit**2, xp.ones_like(value), value)
+    value = xp.where(k2 < limit2, xp.ones_like(value), value)
     if correction.mode == "multiply":
         return value
-    noise = xp.exp(xp.sqrt(k2) / correction.snr_falloff) / correction.snr
-    return value / (value * value + noise)
+    return value / (value * value + xp.exp(xp.sqrt(k2) * falloff) * noise)
 
 
 def _flip_factor(turned: Array) -> Array:
@@ -215,43 +207,37 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-@njit(**OPTIONS)  # type: ignore[untyped-decorator]
-def _flip(spectrum: Any, h: Any, ky2: Any, kx2: Any, slope: Any, out: Any) -> None:
-    ny, nx = spectrum.shape
-    one, two, half = np.float32(1), np.float32(2), np.float32(0.5)
-    for y in range(ny):
-        for x in range(nx):
-            whole = np.floor(h[y, x] + slope * (ky2[y] + kx2[x]))
-            out[y, x] = spectrum[y, x] * (one - two * (whole - two * np.floor(half * whole)))
-
-
-@njit(**OPTIONS)  # type: ignore[untyped-decorator]
-def _weigh(
-    spectrum: Any,
-    h: Any,
-    ky2: Any,
-    kx2: Any,
-    slope: Any,
-    limit2: Any,
-    noise: Any,
-    falloff: Any,
-    wiener: Any,
-    out: Any,
-) -> None:
-    ny, nx = spectrum.shape
+@njit(inline="always", **OPTIONS)  # type: ignore[untyped-decorator]
+def weigh_row(h: Any, ky2: Any, kx2: Any, numbers: Any, mode: Any, out: Any) -> None:
+    """Fill `out` with the factors of one row; `numbers` and `mode` are those of `numbers_of`."""
+    slope, limit2, noise, falloff = numbers
     one, two, half = np.float32(1), np.float32(2), np.float32(0.5)
     c0, c1, c2, c3, c4, c5 = SINE
-    for y in range(ny):
-        for x in range(nx):
-            k2 = ky2[y] + kx2[x]
-            t = h[y, x] + slope * k2
-            whole = np.floor(t + half)
-            u = t - whole
-            q = u * u
-            series = c0 + q * (c1 + q * (c2 + q * (c3 + q * (c4 + q * c5))))
-            value = u * (one - q) * series * (one - two * (whole - two * np.floor(half * whole)))
-            if k2 < limit2:
-                value = one
-            if wiener:
-                value = value / (value * value + noise * np.exp(falloff * np.sqrt(k2)))
-            out[y, x] = spectrum[y, x] * value
+    if mode == 0:
+        for x in range(out.size):
+            whole = np.floor(h[x] + slope * (ky2 + kx2[x]))
+            out[x] = one - two * (whole - two * np.floor(half * whole))
+        return
+    for x in range(out.size):
+        k2 = ky2 + kx2[x]
+        t = h[x] + slope * k2
+        whole = np.floor(t + half)
+        u = t - whole
+        q = u * u
+        series = c0 + q * (c1 + q * (c2 + q * (c3 + q * (c4 + q * c5))))
+        value = u * (one - q) * series * (one - two * (whole - two * np.floor(half * whole)))
+        out[x] = one if k2 < limit2 else value
+    if mode == 2:
+        for x in range(out.size):
+            value = out[x]
+            rise = np.exp(falloff * np.sqrt(ky2 + kx2[x]))
+            out[x] = value / (value * value + noise * rise)
+
+
+@njit(**OPTIONS)  # type: ignore[untyped-decorator]
+def _correct(spectrum: Any, h: Any, ky2: Any, kx2: Any, numbers: Any, mode: Any, out: Any) -> None:
+    factors = np.empty(h.shape[1], np.float32)
+    for y in range(h.shape[0]):
+        weigh_row(h[y], ky2[y], kx2, numbers, mode, factors)
+        for x in range(h.shape[1]):
+            out[y, x] = spectrum[y, x] * factors[x]

@@ -14,10 +14,11 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from kernels import plane_images_cpu
 from kernels.arrays import Array, asarray_like, is_numpy, namespace
 from kernels.backproject import Projection
 from kernels.ctf import Ctf
-from kernels.ctf_correct import Correction, correct_spectrum, half_turns
+from kernels.ctf_correct import Correction, correct_spectrum, half_turns, numbers_of
 from kernels.ctf_planes import Planes
 from kernels.fourier import fast_size
 
@@ -234,12 +235,16 @@ def corrected_columns(
     (count, rows) float32
     """
     kx, ky = _frequencies(shape, margin, pixel_size, spectrum)
-    part = correct_spectrum(spectrum, h, kx, ky, offset, ctf.voltage, correction, ctf.transposed())
     first, count = columns
     high = padded_shape(*shape, margin)[1]
-    if is_numpy(spectrum):
-        lines = scipy.fft.ifft(part, axis=0, overwrite_x=True)[first : first + count]
+    peak = ctf.transposed()
+    if is_numpy(spectrum) and spectrum.shape[1] >= plane_images_cpu.LANES:
+        numbers = numbers_of(offset, ctf.voltage, correction, peak)
+        lines = plane_images_cpu.corrected_lines(
+            spectrum, h, kx.ravel(), ky.ravel(), *numbers, first, count
+        )
         return scipy.fft.irfft(lines, high, axis=1)[:, : shape[0]]
+    part = correct_spectrum(spectrum, h, kx, ky, offset, ctf.voltage, correction, peak)
     xp = namespace(spectrum)
     lines = xp.fft.ifft(part, axis=0)[first : first + count, :]
     return xp.fft.irfft(lines, n=high, axis=1)[:, : shape[0]]

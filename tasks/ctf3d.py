@@ -39,7 +39,7 @@ from tasks.ctf_provenance import CTF_CORRECTED, refuse_corrected
 from tasks.ctf_views import ctf_of_views
 from tasks.parameters import Ctf3dParameters, Execution, ReconstructParameters
 from tasks.record import TiltSeries
-from tasks.scatter import Unit, part_of
+from tasks.scatter import Unit, part_of, spread
 from tasks.tomogram import Job, complete, integer_step, passes, prepare, slab_name, slabs_of
 from tasks.work import Outcome, Work, begin, step_task
 
@@ -91,9 +91,8 @@ def ctf3d(
             memory=job.source.memory() + 3 * spectrum,
         )
         views = [transformed[f"view-{one.index:03d}"] for one in job.each]
-        if parameters.check_hand:
-            unit = Unit("hands", (views, how, hand, job.box.centre[2]))
-            work.scatter(score_hands, [unit], spectra + 200_000_000)
+        spread(views, execution)
+        hands = [Unit("hands", (views, how, hand, job.box.centre[2]), score_hands)]
         planes = work.hold(
             correct_plane,
             [
@@ -112,7 +111,8 @@ def ctf3d(
         names = [f"plane-{level:+04d}" for level in layout.levels]
         reports |= work.scatter(
             back_project_corrected,
-            [
+            (hands if parameters.check_hand else [])
+            + [
                 Unit(
                     slab_name(slab),
                     (
@@ -122,9 +122,12 @@ def ctf3d(
                 )
                 for i, slab in enumerate(together)
             ],
-            memory=memory(max(stop - start for start, stop in together)),
+            memory=max(
+                memory(max(stop - start for start, stop in together)), spectra + 200_000_000
+            ),
         )
         del planes
+    reports.pop("hands", None)
     scores: dict[str, float] = work.result.unit("hands") or {}
     row = {
         "planes": len(layout.levels),

@@ -14,7 +14,17 @@ from tasks.chunks.reconstruct import (
 from tasks.ctf_provenance import CTF_CORRECTED, already_corrected
 from tasks.parameters import Execution, ReconstructParameters
 from tasks.scatter import Unit, part_of
-from tasks.tomogram import Job, complete, integer_step, passes, prepare, slab_name, slabs_of
+from tasks.tomogram import (
+    BRICK,
+    Job,
+    bricks,
+    complete,
+    integer_step,
+    passes,
+    prepare,
+    slab_name,
+    slabs_of,
+)
 from tasks.work import Outcome, begin, step_task
 
 
@@ -92,7 +102,7 @@ def _make_kept(job: Job, how: Reconstruction) -> None:
     every = how.parameters.keep_every
     if every is None or not how.iterates or how.parameters.halves != "none":
         return
-    chunks = tuple(min(job.brick, n) for n in job.box.shape)
+    chunks = bricks(job.box.shape, BRICK)
     for iteration in range(every, how.parameters.iterations + 1, every):
         name = kept_name(iteration)
         job.work.result.create_array(name, job.box.shape, chunks, axes=("z", "y", "x"))

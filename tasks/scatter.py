@@ -10,6 +10,7 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from operator import getitem
@@ -20,6 +21,8 @@ from distributed import KilledWorker, as_completed
 from tasks import cluster
 from tasks.errors import UserError
 from tasks.parameters import Execution
+
+SPREADING = 120.0  # seconds that copies to all workers may take
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,13 @@ class Unit:
         Unique in its step.
     arguments : tuple
         Small things only: results, indices, numbers. Workers read arrays themselves.
+    function : callable, optional
+        In place of that of the other units.
     """
 
     name: str
     arguments: tuple[Any, ...]
+    function: Callable[..., Any] | None = None
 
 
 def scatter(
@@ -79,6 +85,28 @@ def part_of(held: Any, index: int, execution: Execution) -> Any:
     return cluster.client_of(execution).submit(getitem, held, index, pure=False)
 
 
+def spread(held: Sequence[Any], execution: Execution) -> None:
+    """Copy what is held to every worker, for units that each take most of it.
+
+    Left to itself, Dask sends all of them to the one worker that holds most. Units are not tied to
+    workers instead, since those tied to one that died would wait for ever.
+    """
+    if execution.cluster == cluster.THREADS:
+        return
+    client = cluster.client_of(execution)
+    copies = [
+        client.submit(_take, *held, workers=[worker], allow_other_workers=True, pure=False)
+        for worker in client.nthreads()
+    ]
+    with suppress(TimeoutError):  # a worker died meanwhile: the units fetch what they take
+        for _ in as_completed(copies, loop=client.loop, timeout=SPREADING):
+            pass
+
+
+def _take(*held: Any) -> None:
+    """Do nothing: where this runs, its arguments are."""
+
+
 def _on_dask(
     function: Callable[..., Any], units: Sequence[Unit], execution: Execution, hold: bool
 ) -> Iterator[tuple[Unit, Any]]:
@@ -87,7 +115,7 @@ def _on_dask(
     under_way: dict[Any, Unit] = {}
 
     def submit(unit: Unit) -> Any:
-        future = client.submit(function, *unit.arguments, pure=False)
+        future = client.submit(unit.function or function, *unit.arguments, pure=False)
         under_way[future.key] = unit
         return future
 
@@ -132,7 +160,7 @@ def _on_threads(
     with ThreadPoolExecutor(width) as pool:
         under_way: dict[Future[Any], Unit] = {}
         for unit in islice(todo, width):
-            under_way[pool.submit(function, *unit.arguments)] = unit
+            under_way[pool.submit(unit.function or function, *unit.arguments)] = unit
         try:
             while under_way:
                 done, _ = wait(under_way, return_when=FIRST_COMPLETED)
@@ -140,7 +168,10 @@ def _on_threads(
                     unit = under_way.pop(future)
                     report = future.result()
                     for following in islice(todo, 1):
-                        under_way[pool.submit(function, *following.arguments)] = following
+                        submitted = pool.submit(
+                            following.function or function, *following.arguments
+                        )
+                        under_way[submitted] = following
                     yield unit, report
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

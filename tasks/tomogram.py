@@ -29,7 +29,8 @@ from tasks.parameters.tomogram import TomogramParameters
 from tasks.scatter import Unit, part_of
 from tasks.work import Outcome, Work
 
-BRICK = 64  # voxels: side of a stored brick; twice that in large tomograms
+BRICK = 64  # voxels: side of a stored brick; twice that of the finest level of large tomograms
+LARGE = 512**3  # voxels
 SAMPLE = 8  # rows in the middle from which integers get their scale
 HELD = 0.4  # of all workers' memory that rows of views, between two steps, may take
 
@@ -57,7 +58,6 @@ class Job:
     each: tuple[OneView, ...]
     turned: bool
     deformed: bool
-    brick: int
     levels: tuple[tuple[int, ...], ...]
 
 
@@ -107,22 +107,31 @@ def prepare(work: Work, parameters: TomogramParameters) -> Job:
         )
         for i, view in zip(used, views, strict=True)
     )
-    brick = BRICK if math.prod(box.shape) < 1024**3 else 2 * BRICK
+    large = math.prod(box.shape) >= LARGE
+    brick = 2 * BRICK if large else BRICK
     levels = tuple(pyramid(box.shape))
     for level, level_shape in enumerate(levels):
-        _create(work, str(level), level_shape, brick, parameters.storage)
+        side = BRICK if level else brick
+        _create(work, str(level), level_shape, side, parameters.storage)
     if parameters.halves != "none":
         for name in HALVES:
             _create(work, name, box.shape, brick, parameters.storage)
     return Job(
-        work, parameters, box, source, used, tuple(views), each, turned, held is not None, brick,
-        levels,
-    )  # fmt: skip
+        work, parameters, box, source, used, tuple(views), each, turned, held is not None, levels
+    )
 
 
 def _create(work: Work, name: str, shape: tuple[int, ...], brick: int, dtype: str) -> None:
-    chunks = tuple(min(brick, n) for n in shape)
-    work.result.create_array(name, shape, chunks, dtype=dtype, axes=("z", "y", "x"))
+    work.result.create_array(name, shape, bricks(shape, brick), dtype=dtype, axes=("z", "y", "x"))
+
+
+def bricks(shape: tuple[int, ...], side: int) -> tuple[int, ...]:
+    """Return the shape (z, y, x) of stored bricks: alike along z, so that little is padding.
+
+    Along y they are `side` rows, of which slabs are multiples.
+    """
+    nz, ny, nx = shape
+    return math.ceil(nz / math.ceil(nz / side)), min(side, ny), min(side, nx)
 
 
 def integer_step(job: Job, how: Reconstruction) -> float | None:
@@ -163,7 +172,7 @@ def slabs_of(job: Job, memory: Callable[[int], int], least: int) -> list[tuple[i
     ny = job.box.shape[1]
     execution = job.work.execution
     limit, workers = cluster.worker_memory(execution), cluster.worker_count(execution)
-    unit = max(2 * job.brick, least)  # whole bricks of level 1, too
+    unit = max(2 * BRICK, least)  # whole bricks of level 1, too
     rows = unit
     while memory(rows + unit) <= limit // 2 and (rows + unit) * 2 * workers <= ny:
         rows += unit
@@ -213,9 +222,9 @@ def complete(
             halve,
             [
                 Unit(f"level-{level}-{start:05d}", (work.result, level, start, stop))
-                for start, stop in blocks(shape[1], job.brick)
+                for start, stop in blocks(shape[1], BRICK)
             ],
-            memory=100_000_000 + 14 * job.brick * shape[0] * shape[2] * 4,
+            memory=100_000_000 + 14 * BRICK * shape[0] * shape[2] * 4,
         )
     curve = _compared(job) if parameters.halves != "none" else {}
     mean = sum(report["sum"] for report in reports.values()) / (nz * ny * nx)

@@ -13,6 +13,7 @@ from kernels import iterative, wbp
 from kernels.arrays import Array, to_host
 from kernels.backproject import Projection, backproject
 from kernels.geometry import View
+from kernels.halving import halved, measured
 from tasks.box import Box, angstrom
 from tasks.chunks.aligned import OneView, Source, rows_between
 from tasks.chunks.device import on_device
@@ -227,10 +228,10 @@ def write_slab(
     whole: Volume,
     halves: Sequence[Volume],
     step: float | None,
-) -> dict[str, Any]:
+) -> dict[str, float]:
     """Write rows of levels 0 and 1, and those of the halves; return their statistics.
 
-    `start` is a multiple of two bricks, so that no two slabs share one of level 1 either.
+    `start` is a multiple of 128, so that no two slabs share a brick of level 1 either.
     """
     target.array("0")[:, start:stop] = stored(whole, target.array("0").dtype, step)
     for name, half in zip(HALVES, halves, strict=False):
@@ -240,21 +241,7 @@ def write_slab(
         rows = slice(start // 2, min(stop // 2, below.shape[1]))
         coarse = halved(whole)[: below.shape[0], : rows.stop - rows.start, : below.shape[2]]
         below[:, rows] = stored(coarse, below.dtype, step)
-    planes = whole.reshape(len(whole), -1)
-    return {
-        "sum": float(sum(float(plane.sum()) for plane in planes)),
-        "squares": float(sum(float(plane @ plane) for plane in planes)),
-        "minimum": float(whole.min()),
-        "maximum": float(whole.max()),
-    }
-
-
-def halved(volume: Volume) -> Volume:
-    """Return means of 2×2×2 voxels; an odd last plane, row or column is left out."""
-    nz, ny, nx = (n // 2 * 2 for n in volume.shape)
-    flat = volume[0:nz:2, :ny, :nx] + volume[1:nz:2, :ny, :nx]
-    flat = flat[:, 0::2] + flat[:, 1::2]
-    return (flat[:, :, 0::2] + flat[:, :, 1::2]) * np.float32(0.125)
+    return measured(whole)
 
 
 def stored(values: Volume, dtype: np.dtype[Any], step: float | None) -> NDArray[Any]:

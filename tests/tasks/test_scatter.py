@@ -17,7 +17,7 @@ import pytest
 from tasks import cluster
 from tasks.errors import UserError, WrongParameter
 from tasks.parameters import EraseParameters, Execution
-from tasks.scatter import Unit, scatter
+from tasks.scatter import Unit, scatter, spread
 
 THREADS = Execution(cluster="threads", workers=2)
 
@@ -47,6 +47,15 @@ def fail_on(bad: int, folder: str, number: int) -> int:
     if number == bad:
         raise FileNotFoundError(2, "No such file or directory", f"/raw/{number}.mrc")
     return number
+
+
+def hold_much() -> bytes:
+    return bytes(200_000_000)
+
+
+def work_on(much: bytes, number: int) -> int:
+    time.sleep(0.3)
+    return os.getpid()
 
 
 def die_once(folder: str, number: int) -> int:
@@ -121,6 +130,21 @@ def test_a_caller_that_stops_early_ends_the_rest(execution: Execution, tmp_path:
     assert begun < 15
     time.sleep(0.2)
     assert len(list(tmp_path.iterdir())) == begun
+
+
+def test_units_spread_over_workers_though_one_holds_all_their_arguments(workers: Execution) -> None:
+    made = dict(scatter(hold_much, [Unit("much", ())], workers, hold=True))
+    (much,) = made.values()
+    spread([much], workers)
+    reports = scatter(work_on, [Unit(f"on-{i}", (much, i)) for i in range(8)], workers)
+    pids = [pid for _, pid in reports]
+    assert {pids.count(pid) for pid in set(pids)} <= {3, 4, 5}
+
+
+def test_a_unit_may_have_a_function_of_its_own(execution: Execution) -> None:
+    units = [Unit("two", (2,)), Unit("minus three", (-3,), abs)]
+    reports = {unit.name: report for unit, report in scatter(square, units, execution)}
+    assert reports == {"two": 4, "minus three": 3}
 
 
 def test_a_killed_worker_costs_only_what_it_was_doing(workers: Execution, tmp_path: Path) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import log2
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.timed_planes import (
+    back_projection_of_planes,
+    coarser_level,
+    correction_at_a_plane,
+)
+from benchmarks.work import Work, images
 from kernels import bad_pixels, dose, fourier, tiles, warp, wbp, xrays
 from kernels.align_coarse import measure_pair, prepare_view
 from kernels.backproject import Projection, aligned_projection, backproject
@@ -31,39 +36,10 @@ from kernels.spectra import polar_spectra, tile_box, tile_spectra
 from kernels.tracks import Tracks
 
 
-@dataclass(frozen=True)
-class Work:
-    """One kernel on given data.
-
-    Attributes
-    ----------
-    size : str
-        Of the data, for the table.
-    run : callable
-        Does the work once.
-    traffic : float
-        Bytes that must be read and written at least.
-    flops : float
-        Floating-point operations that must be done at least.
-    note : callable, optional
-        Makes the kernel's customary figure of the seconds that it took.
-    """
-
-    size: str
-    run: Callable[[], object]
-    traffic: float
-    flops: float
-    note: Callable[[float], str] = lambda seconds: ""
-
-
-def _images(*shape: int) -> NDArray[np.float32]:
-    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-
-
 def back_projection(
     n_views: int = 41, size: int = 1024, planes: int = 300, x_tilt: float = 0.0
 ) -> Work:
-    views, shape = _images(n_views, size, size), (planes, size, size)
+    views, shape = images(n_views, size, size), (planes, size, size)
     projection = _tilts(n_views, shape, x_tilt)
     updates = n_views * planes * size**2
     return Work(
@@ -86,7 +62,7 @@ def _tilts(n_views: int, shape: tuple[int, int, int], x_tilt: float = 0.0) -> Pr
 
 
 def projection(n_views: int = 41, size: int = 1024, planes: int = 128) -> Work:
-    volume = _images(planes, size, size)
+    volume = images(planes, size, size)
     geometry = _tilts(n_views, volume.shape)
     updates = n_views * volume.size
     return Work(
@@ -99,7 +75,7 @@ def projection(n_views: int = 41, size: int = 1024, planes: int = 128) -> Work:
 
 
 def sirt(n_views: int = 41, size: int = 512, planes: int = 128) -> Work:
-    views, shape = _images(n_views, size, size), (planes, size, size)
+    views, shape = images(n_views, size, size), (planes, size, size)
     geometry = _tilts(n_views, shape)
     updates = n_views * planes * size**2
     return Work(
@@ -112,7 +88,7 @@ def sirt(n_views: int = 41, size: int = 512, planes: int = 128) -> Work:
 
 
 def row_filter(n_views: int = 41, size: int = 1024) -> Work:
-    views, n = _images(n_views, size, size), wbp.padded_width(size)
+    views, n = images(n_views, size, size), wbp.padded_width(size)
     ramp = wbp.ramp(n)
     return Work(
         f"{n_views} × {size}², rows padded to {n}",
@@ -124,12 +100,12 @@ def row_filter(n_views: int = 41, size: int = 1024) -> Work:
 
 
 def rfft2(n_views: int = 41, size: int = 1024) -> Work:
-    images = _images(n_views, size, size)
+    noise = images(n_views, size, size)
     return Work(
         f"{n_views} × {size}²",
-        lambda: fourier.rfft2(images),
-        traffic=2 * images.nbytes,
-        flops=2.5 * images.size * log2(size * size),
+        lambda: fourier.rfft2(noise),
+        traffic=2 * noise.nbytes,
+        flops=2.5 * noise.size * log2(size * size),
         note=lambda seconds: f"{n_views / seconds:.0f} images/s",
     )
 
@@ -140,7 +116,7 @@ def fourier_flops(pixels: int, transforms: float) -> float:
 
 
 def motion_estimate(frames: int = 8, size: int = 1024) -> Work:
-    movie = [image + 10 for image in _images(frames, size, size)]
+    movie = [image + 10 for image in images(frames, size, size)]
     pixels = size * size
     return Work(
         f"{frames} × {size}², 2.7 Å",
@@ -158,7 +134,7 @@ def movie_sum(frames: int = 8, size: int = 4096) -> Work:
 
 
 def _sum(frames: int, size: int, grid: NDArray[np.float64] | None) -> Work:
-    image = _images(size, size)  # the same one again and again: a movie is not held in memory
+    image = images(size, size)  # the same one again and again: a movie is not held in memory
     shifts = np.linspace(0, 3, 2 * frames).reshape(frames, 2)
     field = None if grid is None else warp.grid_field(grid)
     pixels = size * size
@@ -206,7 +182,7 @@ def spike_search(size: int = 4096) -> Work:
 
 def ctf_fit(size: int = 1024) -> Work:
     pixel_size = 2.7
-    image, box = _images(size, size), tile_box((size, size), pixel_size)
+    image, box = images(size, size), tile_box((size, size), pixel_size)
     tiles = len(tile_spectra(image, box)[1])
     padded = fourier.fast_size(1.5 * box)
 
@@ -236,7 +212,7 @@ def xray_erasing(size: int = 4096) -> Work:
 
 
 def dose_weighting(size: int = 1024) -> Work:
-    image = _images(size, size)
+    image = images(size, size)
     return Work(
         f"{size}²",
         lambda: dose.weight_image(image, 60.0, 2.7, 300.0),
@@ -247,7 +223,7 @@ def dose_weighting(size: int = 1024) -> Work:
 
 
 def resampling(size: int = 1024) -> Work:
-    image = _images(size, size)
+    image = images(size, size)
     view = View(30.0, 85.3, 40.0, -25.0)
     return Work(
         f"{size}², quintic splines",
@@ -259,7 +235,7 @@ def resampling(size: int = 1024) -> Work:
 
 
 def reduction(size: int = 4096, factor: float = 4.0) -> Work:
-    image = _images(size, size)
+    image = images(size, size)
     pixels = image.size / factor
     return Work(
         f"{size}² / {factor:g}, Fourier",
@@ -272,7 +248,7 @@ def reduction(size: int = 4096, factor: float = 4.0) -> Work:
 
 
 def reduction_by_kernel(size: int = 4096, factor: float = 4.0) -> Work:
-    image = _images(size, size)
+    image = images(size, size)
     return Work(
         f"{size}² / {factor:g}, Lanczos 3",
         lambda: reduce_image(image, factor, "lanczos3"),
@@ -283,7 +259,7 @@ def reduction_by_kernel(size: int = 4096, factor: float = 4.0) -> Work:
 
 
 def normalisation(size: int = 1024) -> Work:
-    image = _images(size, size)
+    image = images(size, size)
 
     def run() -> object:
         levels = measure_levels(image)
@@ -301,7 +277,7 @@ def normalisation(size: int = 1024) -> Work:
 def pair_correlation(size: int = 256) -> Work:
     views = [
         prepare_view(image, View(tilt, 85.3), 10.8, (size, size))
-        for image, tilt in zip(_images(2, size, size), (0.0, 3.0), strict=True)
+        for image, tilt in zip(images(2, size, size), (0.0, 3.0), strict=True)
     ]
     return Work(
         f"2 × {size}²",
@@ -313,7 +289,7 @@ def pair_correlation(size: int = 256) -> Work:
 
 
 def bead_search(size: int = 1024) -> Work:
-    image = _images(size, size) + 20
+    image = images(size, size) + 20
     return Work(
         f"{size}×{size}",
         lambda: find_beads(image, 2.7, 100.0),
@@ -323,7 +299,7 @@ def bead_search(size: int = 1024) -> Work:
 
 
 def bead_centres(size: int = 1024) -> Work:
-    image, pixel, diameter = _images(size, size) + 20, 2.7, 100.0
+    image, pixel, diameter = images(size, size) + 20, 2.7, 100.0
     half = size * pixel / 2 - 200
     places = np.random.default_rng(1).uniform(-half, half, (25, 2))
     box = box_size(SAMPLES)
@@ -363,6 +339,9 @@ KERNELS: dict[str, Callable[[], Work]] = {
     for work in (
         back_projection,
         back_projection_x_tilted,
+        back_projection_of_planes,
+        correction_at_a_plane,
+        coarser_level,
         projection,
         sirt,
         row_filter,

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.backproject import EDGE
-from kernels.rows_cpu import LANES, ROW, add_rows, add_transposed, transpose
+from kernels.rows_cpu import ROW, add_rows, add_transposed, transpose
+from kernels.vectors_cpu import LANES
 
 Volume = NDArray[np.float32]
 Vectors = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]

@@ -24,7 +24,8 @@ from kernels.backproject_cpu import (
     aligned_empty,
     write_rows,
 )
-from kernels.rows_cpu import LANES, ROW, add_rows
+from kernels.rows_cpu import ROW, add_rows
+from kernels.vectors_cpu import LANES
 
 Counts = NDArray[np.int64]
 TIE = 1e-6  # as in kernels.backproject_planes

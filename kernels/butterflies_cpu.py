@@ -19,23 +19,24 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from kernels.rows_cpu import (
-    _FLOAT,
-    _INDEX,
-    _VECTOR,
+from kernels.vectors_cpu import (
+    FLOAT,
+    FUSED,
+    INDEX,
     LANES,
-    _data,
-    _load,
-    _shuffle,
-    _splat,
-    _store,
+    VECTOR,
+    data_of,
     ir,
+    load,
+    shuffle,
+    splat,
+    store,
+    turned,
 )
 
 RADICES = (4, 5, 3, 2)
 # Reals and imaginaries a multiple of 4 KiB apart would keep each other out of the L1 cache.
 GAP = 5 * LANES
-_EXACT = ("contract",)
 
 
 class _Vector:
@@ -45,17 +46,17 @@ class _Vector:
         self.builder, self.value = builder, value
 
     def __add__(self, other: _Vector) -> _Vector:
-        return _Vector(self.builder, self.builder.fadd(self.value, other.value, flags=_EXACT))
+        return _Vector(self.builder, self.builder.fadd(self.value, other.value, flags=FUSED))
 
     def __sub__(self, other: _Vector) -> _Vector:
-        return _Vector(self.builder, self.builder.fsub(self.value, other.value, flags=_EXACT))
+        return _Vector(self.builder, self.builder.fsub(self.value, other.value, flags=FUSED))
 
     def __mul__(self, other: _Vector | float) -> _Vector:
         if isinstance(other, _Vector):
             factor = other.value
         else:
-            factor = ir.Constant(_VECTOR, [ir.Constant(_FLOAT, float(np.float32(other)))] * LANES)
-        return _Vector(self.builder, self.builder.fmul(self.value, factor, flags=_EXACT))
+            factor = ir.Constant(VECTOR, [ir.Constant(FLOAT, float(np.float32(other)))] * LANES)
+        return _Vector(self.builder, self.builder.fmul(self.value, factor, flags=FUSED))
 
 
 Pair = tuple[_Vector, _Vector]
@@ -105,23 +106,23 @@ def _butterfly(radix: int) -> Any:
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             data, out, factors = (
-                _data(context, builder, signature.args[i], arguments[i]) for i in (0, 3, 7)
+                data_of(context, builder, signature.args[i], arguments[i]) for i in (0, 3, 7)
             )
             at, step, to, stride, imaginary, first = (arguments[i] for i in (1, 2, 4, 5, 6, 8))
 
             def place(start: Any, stride: Any, i: int) -> tuple[Any, Any]:
-                real = builder.add(start, builder.mul(stride, _INDEX(i)))
+                real = builder.add(start, builder.mul(stride, INDEX(i)))
                 return real, builder.add(real, imaginary)
 
             def factor(i: int) -> _Vector:
-                address = builder.gep(factors, [builder.add(first, _INDEX(i))])
-                return _Vector(builder, _splat(builder, builder.load(address)))
+                address = builder.gep(factors, [builder.add(first, INDEX(i))])
+                return _Vector(builder, splat(builder, builder.load(address)))
 
             def read(i: int) -> Pair:
                 real, imaginary = place(at, step, i)
                 return (
-                    _Vector(builder, _load(builder, data, real)),
-                    _Vector(builder, _load(builder, data, imaginary)),
+                    _Vector(builder, load(builder, data, real)),
+                    _Vector(builder, load(builder, data, imaginary)),
                 )
 
             for k, (a, b) in enumerate(_transform([read(i) for i in range(radix)])):
@@ -129,7 +130,7 @@ def _butterfly(radix: int) -> Any:
                     c, s = factor(2 * k - 2), factor(2 * k - 1)
                     a, b = a * c - b * s, a * s + b * c
                 for value, address in zip((a, b), place(to, stride, k), strict=True):
-                    _store(builder, value.value, out, address)
+                    store(builder, value.value, out, address)
             return context.get_dummy_value()
 
         return signature, generate
@@ -148,15 +149,15 @@ def _split(
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data, factors, out = (
-            _data(context, builder, signature.args[i], arguments[i]) for i in (0, 2, 4)
+            data_of(context, builder, signature.args[i], arguments[i]) for i in (0, 2, 4)
         )
         at, of, to, imaginary = (arguments[i] for i in (1, 3, 5, 6))
-        low = _load(builder, data, at)
-        high = _load(builder, data, builder.add(at, _INDEX(LANES)))
-        weight = _load(builder, factors, of)
+        low = load(builder, data, at)
+        high = load(builder, data, builder.add(at, INDEX(LANES)))
+        weight = load(builder, factors, of)
         for part, place in ((0, to), (1, builder.add(to, imaginary))):
-            value = _shuffle(builder, low, high, [2 * i + part for i in range(LANES)])
-            _store(builder, builder.fmul(value, weight), out, place)
+            value = shuffle(builder, low, high, [2 * i + part for i in range(LANES)])
+            store(builder, builder.fmul(value, weight), out, place)
         return context.get_dummy_value()
 
     return signature, generate
@@ -169,14 +170,60 @@ def _join(
     signature = types.void(source, types.int64, types.int64, target, types.int64)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data, out = (_data(context, builder, signature.args[i], arguments[i]) for i in (0, 3))
+        data, out = (data_of(context, builder, signature.args[i], arguments[i]) for i in (0, 3))
         at, imaginary, to = (arguments[i] for i in (1, 2, 4))
-        real = _load(builder, data, at)
-        other = _load(builder, data, builder.add(at, imaginary))
+        real = load(builder, data, at)
+        other = load(builder, data, builder.add(at, imaginary))
         for half in (0, 1):
             lanes = [half * LANES // 2 + i // 2 + LANES * (i % 2) for i in range(LANES)]
-            place = builder.add(to, _INDEX(half * LANES))
-            _store(builder, _shuffle(builder, real, other, lanes), out, place)
+            place = builder.add(to, INDEX(half * LANES))
+            store(builder, shuffle(builder, real, other, lanes), out, place)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _unfold(
+    typing: Any, source: Any, at: Any, step: Any, other: Any, target: Any, to: Any, mirror: Any,
+    stride: Any, imaginary: Any, count: Any,
+) -> tuple[Any, Callable[..., Any]]:  # fmt: skip
+    """Make of half spectra of 2 × 16 real columns the whole ones of 16 complex columns.
+
+    Eight frequencies of columns A from ``source[at]`` on and of B from ``source[other]`` on, as
+    floats, `step` apart. The first `count` of them are written, A + iB, to ``target[to …]``,
+    `stride` apart, and conj A + i conj B to ``target[mirror …]``, downwards.
+    """
+    signature = types.void(source, *[types.int64] * 3, target, *[types.int64] * 5)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data, out = (data_of(context, builder, signature.args[i], arguments[i]) for i in (0, 4))
+        at, step, other, to, mirror, stride, imaginary, count = (
+            arguments[i] for i in (1, 2, 3, 5, 6, 7, 8, 9)
+        )
+        # Float j of each of 16 columns, in one vector.
+        a, b = (
+            turned(
+                builder,
+                [
+                    load(builder, data, builder.add(start, builder.mul(step, INDEX(i))))
+                    for i in range(LANES)
+                ],
+            )
+            for start in (at, other)
+        )
+        for i in range(LANES // 2):
+            with builder.if_then(builder.icmp_signed("<", INDEX(i), count)):
+                real_a, imaginary_a, real_b, imaginary_b = (
+                    _Vector(builder, part[2 * i + odd]) for part in (a, b) for odd in (0, 1)
+                )
+                up = builder.add(to, builder.mul(stride, INDEX(i)))
+                down = builder.sub(mirror, builder.mul(stride, INDEX(i)))
+                for place, real, other_part in (
+                    (up, real_a - imaginary_b, imaginary_a + real_b),
+                    (down, real_a + imaginary_b, real_b - imaginary_a),
+                ):
+                    store(builder, real.value, out, place)
+                    store(builder, other_part.value, out, builder.add(place, imaginary))
         return context.get_dummy_value()
 
     return signature, generate
@@ -184,6 +231,7 @@ def _join(
 
 split: Any = intrinsic(_split)
 join: Any = intrinsic(_join)
+unfold: Any = intrinsic(_unfold)
 
 
 @lru_cache(maxsize=8)

@@ -240,10 +240,9 @@ def corrected_columns(
     peak = ctf.transposed()
     if is_numpy(spectrum) and spectrum.shape[1] >= plane_images_cpu.LANES:
         numbers = numbers_of(offset, ctf.voltage, correction, peak)
-        lines = plane_images_cpu.corrected_lines(
-            spectrum, h, kx.ravel(), ky.ravel(), *numbers, first, count
+        return plane_images_cpu.corrected_columns(
+            *(spectrum, h, kx.ravel(), ky.ravel(), *numbers, columns, (high, shape[0]))
         )
-        return scipy.fft.irfft(lines, high, axis=1)[:, : shape[0]]
     part = correct_spectrum(spectrum, h, kx, ky, offset, ctf.voltage, correction, peak)
     xp = namespace(spectrum)
     lines = xp.fft.ifft(part, axis=0)[first : first + count, :]

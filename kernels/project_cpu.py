@@ -29,7 +29,8 @@ from kernels.backproject_cpu import (
     turn_rows,
     write_rows,
 )
-from kernels.rows_cpu import LANES, ROW, add_rows
+from kernels.rows_cpu import ROW, add_rows
+from kernels.vectors_cpu import LANES
 
 PLANES, BLOCK_X = 16, 64  # transposed at once; projected at once, from the L2 cache
 ENTRIES = 64  # pairs of voxels that are collected before they are summed

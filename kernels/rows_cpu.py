@@ -13,43 +13,21 @@ from collections.abc import Callable
 from typing import Any
 
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
-from numba.np.arrayobj import make_array
 
-ir: Any = vars(cgutils)["ir"]  # that of llvmlite, Numba's own
-LANES = 16
+from kernels.vectors_cpu import (
+    FUSED,
+    INDEX,
+    LANES,
+    VECTOR,
+    data_of,
+    load,
+    splat,
+    store,
+    turned,
+)
+
 ROW = 128  # pixels of a row: eight vectors, whose sums and addends fit the registers
-
-_INDEX, _FLOAT = ir.IntType(64), ir.FloatType()
-_VECTOR = ir.VectorType(_FLOAT, LANES)
-_FUSED = ("contract",)
-
-
-def _data(context: Any, builder: Any, kind: Any, value: Any) -> Any:
-    array: Any = make_array(kind)  # type: ignore[no-untyped-call]
-    return array(context, builder, value).data
-
-
-def _vector(builder: Any, base: Any, offset: Any) -> Any:
-    """Return where the 16 floats at an offset are, as one vector."""
-    return builder.bitcast(builder.gep(base, [offset]), _VECTOR.as_pointer())
-
-
-def _load(builder: Any, base: Any, offset: Any) -> Any:
-    value = builder.load(_vector(builder, base, offset))
-    value.align = 4
-    return value
-
-
-def _store(builder: Any, value: Any, base: Any, offset: Any) -> None:
-    builder.store(value, _vector(builder, base, offset)).align = 4
-
-
-def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
-    return builder.shuffle_vector(
-        a, b, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [int(lane) for lane in lanes])
-    )
 
 
 def _add_rows(
@@ -72,27 +50,27 @@ def _add_rows(
         kinds = signature.args
         at, first, stride, count = (arguments[i] for i in (1, 6, 7, 8))
         sums, source, index, left, right = (
-            _data(context, builder, kinds[i], arguments[i]) for i in (0, 2, 3, 4, 5)
+            data_of(context, builder, kinds[i], arguments[i]) for i in (0, 2, 3, 4, 5)
         )
-        steps = [_INDEX(LANES * i) for i in range(ROW // LANES)]
-        start = [_load(builder, sums, builder.add(at, step)) for step in steps]
+        steps = [INDEX(LANES * i) for i in range(ROW // LANES)]
+        start = [load(builder, sums, builder.add(at, step)) for step in steps]
         before = builder.block
         loop, end = builder.append_basic_block("loop"), builder.append_basic_block("end")
         builder.branch(loop)
         builder.position_at_end(loop)
-        k = builder.phi(_INDEX)
+        k = builder.phi(INDEX)
         k.add_incoming(first, before)
-        parts = [builder.phi(_VECTOR) for _ in steps]
+        parts = [builder.phi(VECTOR) for _ in steps]
         row = builder.load(builder.gep(index, [k]))
-        weights = [_splat(builder, builder.load(builder.gep(w, [k]))) for w in (left, right)]
+        weights = [splat(builder, builder.load(builder.gep(w, [k]))) for w in (left, right)]
         after = []
         for step, part, begun in zip(steps, parts, start, strict=True):
             part.add_incoming(begun, before)
             value = part
             for weight, ahead in zip(weights, (0, ROW), strict=True):
-                place = builder.add(row, builder.add(step, _INDEX(ahead)))
-                product = builder.fmul(weight, _load(builder, source, place), flags=_FUSED)
-                value = builder.fadd(product, value, flags=_FUSED)
+                place = builder.add(row, builder.add(step, INDEX(ahead)))
+                product = builder.fmul(weight, load(builder, source, place), flags=FUSED)
+                value = builder.fadd(product, value, flags=FUSED)
             after.append(value)
         following = builder.add(k, stride)
         k.add_incoming(following, loop)
@@ -102,16 +80,10 @@ def _add_rows(
         builder.cbranch(more, loop, end)
         builder.position_at_end(end)
         for step, value in zip(steps, after, strict=True):
-            _store(builder, value, sums, builder.add(at, step))
+            store(builder, value, sums, builder.add(at, step))
         return context.get_dummy_value()
 
     return signature, generate
-
-
-def _splat(builder: Any, value: Any) -> Any:
-    undefined = ir.Constant(_VECTOR, ir.Undefined)
-    one = builder.insert_element(undefined, value, ir.IntType(32)(0))
-    return _shuffle(builder, one, undefined, [0] * LANES)
 
 
 def _transpose(add: bool) -> Callable[..., tuple[Any, Callable[..., Any]]]:
@@ -122,25 +94,16 @@ def _transpose(add: bool) -> Callable[..., tuple[Any, Callable[..., Any]]]:
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             at, step, to, stride = (arguments[i] for i in (1, 2, 4, 5))
-            data, out = (_data(context, builder, signature.args[i], arguments[i]) for i in (0, 3))
+            data, out = (data_of(context, builder, signature.args[i], arguments[i]) for i in (0, 3))
             block = [
-                _load(builder, data, builder.add(at, builder.mul(step, _INDEX(i))))
+                load(builder, data, builder.add(at, builder.mul(step, INDEX(i))))
                 for i in range(LANES)
             ]
-            # Swap ever larger corners: lanes of b at `half` with those of a beyond it.
-            for half in (1, 2, 4, 8):
-                low = [(i if not i & half else LANES + (i & ~half)) for i in range(LANES)]
-                high = [((i | half) if not i & half else LANES + i) for i in range(LANES)]
-                for i in range(LANES):
-                    if not i & half:
-                        a, b = block[i], block[i | half]
-                        block[i] = _shuffle(builder, a, b, low)
-                        block[i | half] = _shuffle(builder, a, b, high)
-            for i, value in enumerate(block):
-                place = builder.add(to, builder.mul(stride, _INDEX(i)))
+            for i, value in enumerate(turned(builder, block)):
+                place = builder.add(to, builder.mul(stride, INDEX(i)))
                 if add:
-                    value = builder.fadd(_load(builder, out, place), value)
-                _store(builder, value, out, place)
+                    value = builder.fadd(load(builder, out, place), value)
+                store(builder, value, out, place)
             return context.get_dummy_value()
 
         return signature, generate

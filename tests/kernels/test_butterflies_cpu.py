@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kernels.butterflies_cpu import GAP, LANES, inverse, scheme
-from kernels.plane_images_cpu import corrected_lines
+from kernels.plane_images_cpu import corrected_columns
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 8, 30, 60, 128, 225, 1152, 1200])
@@ -30,16 +30,22 @@ def test_a_length_that_cannot_be_split_is_refused() -> None:
         scheme(1148)
 
 
-@pytest.mark.parametrize("columns", [16, 17, 40, 97])
-@pytest.mark.parametrize("rows", [(0, 60), (7, 20), (59, 1), (3, 0)])
-def test_only_rows_asked_for_are_written(columns: int, rows: tuple[int, int]) -> None:
+@pytest.mark.parametrize("shape", [(60, 32), (60, 30), (64, 90), (90, 144)])
+@pytest.mark.parametrize("columns", [(0, 60), (7, 20), (59, 1), (3, 0), (2, 33)])
+@pytest.mark.parametrize("cut", [0, 13])
+def test_columns_are_those_of_numpy(
+    shape: tuple[int, int], columns: tuple[int, int], cut: int
+) -> None:
     rng = np.random.default_rng(0)
-    spectrum = (rng.standard_normal((60, columns, 2)) @ (1, 1j)).astype(np.complex64)
-    kx, ky = (np.zeros(n, np.float32) for n in spectrum.shape)
-    h = np.where(rng.random(spectrum.shape) < 0.5, 0.5, 1.5).astype(np.float32)  # flips
-    first, count = rows
-    numbers = np.zeros(4, np.float32)
-    lines = corrected_lines(spectrum, h, kx, ky, numbers, 0, first, count)
-    expected = np.fft.ifft(np.where(h < 1, spectrum, -spectrum), axis=0)[first : first + count]
-    assert lines.shape == (count, columns)
-    np.testing.assert_allclose(lines, expected, atol=1e-6)
+    wide, high = shape
+    half = (wide, high // 2 + 1)
+    spectrum = (rng.standard_normal((*half, 2)) @ (1, 1j)).astype(np.complex64)
+    kx, ky = (np.zeros(n, np.float32) for n in half)
+    h = np.where(rng.random(half) < 0.5, 0.5, 1.5).astype(np.float32)  # flips
+    (first, count), numbers = columns, np.zeros(4, np.float32)
+    rows = high - cut
+    found = corrected_columns(spectrum, h, kx, ky, numbers, 0, columns, (high, rows))
+    lines = np.fft.ifft(np.where(h < 1, spectrum, -spectrum), axis=0)[first : first + count]
+    expected = np.fft.irfft(lines, high, axis=1)[:, :rows] if count else np.zeros((0, rows))
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=1e-6)

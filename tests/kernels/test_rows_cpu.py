@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numba import njit
 
-from kernels.rows_cpu import LANES, ROW, add_rows, add_transposed, transpose
+from kernels.rows_cpu import ROW, add_rows, add_transposed, transpose
+from kernels.vectors_cpu import LANES
 
 
 @njit

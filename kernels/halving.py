@@ -71,6 +71,6 @@ def _measure(values: Any) -> tuple[float, float, float, float]:
             square += value * value
             low = min(low, value)
             high = max(high, value)
-        total += some
-        squares += square
+        total += float(some)
+        squares += float(square)
     return total, squares, low, high

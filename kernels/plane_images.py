@@ -238,7 +238,7 @@ def corrected_columns(
     first, count = columns
     high = padded_shape(*shape, margin)[1]
     peak = ctf.transposed()
-    if is_numpy(spectrum) and spectrum.shape[1] >= plane_images_cpu.LANES:
+    if is_numpy(spectrum) and spectrum.shape[1] >= plane_images_cpu.LEAST:
         numbers = numbers_of(offset, ctf.voltage, correction, peak)
         return plane_images_cpu.corrected_columns(
             *(spectrum, h, kx.ravel(), ky.ravel(), *numbers, columns, (high, shape[0]))

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.backproject_cpu import aligned_empty
-from kernels.butterflies_cpu import GAP, LANES, inverse, join, scheme, split, unfold
+from kernels.butterflies_cpu import GAP, inverse, join, scheme, split, unfold
 from kernels.ctf_correct import OPTIONS, weigh_row
 from kernels.rows_cpu import transpose
+from kernels.vectors_cpu import LANES
 
+LEAST = LANES  # frequencies along y that a spectrum must have
 GROUP = 4  # of 16 columns, which are read together: 512 bytes of each row
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from threading import RLock
@@ -33,6 +34,7 @@ class SchedulerLost(WrongParameter):
 
 _clients: dict[str, Client] = {}
 _gpu_memory: dict[str, int] = {}  # of a cluster's smallest GPU [bytes], where it has any
+_seen: set[tuple[str, str]] = set()  # cluster and folder that its workers see
 _connecting = RLock()  # several series may be under way
 
 
@@ -142,6 +144,21 @@ def client_of(execution: Execution) -> Client:
                 ) from error
             _clients[address] = client
         return client
+
+
+def check_sees(execution: Execution, folder: str) -> None:
+    """Raise WrongParameter unless every worker sees a folder, as one on another machine may not."""
+    address = execution.cluster
+    if address == THREADS or "://" in folder or (address, folder) in _seen:
+        return
+    found = client_of(execution).run(os.path.isdir, folder, on_error="return")
+    blind = next((worker for worker, sees in found.items() if sees is not True), None)
+    if blind is not None:
+        raise WrongParameter(
+            f"worker {blind} does not see {folder}: mount it there under the same path, or keep "
+            "the project in object storage"
+        )
+    _seen.add((address, folder))
 
 
 def is_lost(execution: Execution) -> bool:

@@ -96,5 +96,5 @@ def test_the_variables_of_object_storage_are_known_to_it() -> None:
     assert len(given) == 5
     options = {"allow_http": given.pop("AWS_ALLOW_HTTP")}
     obstore.S3Store("bucket", config=given, client_options=options)
-    with pytest.raises(Exception, match="AWS_REGIN"):
+    with pytest.raises(Exception, match="aws_regin"):
         obstore.S3Store("bucket", config={"AWS_REGIN": "x"})

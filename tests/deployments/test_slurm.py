@@ -51,10 +51,10 @@ kill -- "-$1"
 """
 
 
-def settings(name: str, **changed: Any) -> dict[str, Any]:
-    made: dict[str, Any] = yaml.safe_load((FOLDER / name).read_text())
-    made["jobqueue"]["slurm"] |= changed
-    return made
+def settings(name: str, **changed: Any) -> Any:
+    """Set what a file says, and what is changed of it, over the defaults of dask-jobqueue."""
+    given = yaml.safe_load((FOLDER / name).read_text())["jobqueue"]["slurm"]
+    return dask.config.set({"jobqueue.slurm": {**dask.config.get("jobqueue.slurm"), **given, **changed}})
 
 
 @pytest.fixture
@@ -76,19 +76,19 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @contextmanager
-def small(folder: Path, **changed: Any) -> Iterator[None]:
+def small(**changed: Any) -> Iterator[None]:
     """Ask for jobs that this machine has room for."""
     own = {"cores": 1, "processes": 1, "memory": "1GB", "interface": "lo"}
-    with dask.config.set(settings("jobqueue.yaml", **own, **changed)):
+    with settings("jobqueue.yaml", **(own | changed)):
         yield
 
 
 @pytest.mark.parametrize("name", ["jobqueue.yaml", "jobqueue-gpu.yaml"])
 def test_the_settings_make_a_job_that_bash_and_sbatch_understand(name: str) -> None:
-    given = settings(name)["jobqueue"]["slurm"]
+    given = yaml.safe_load((FOLDER / name).read_text())["jobqueue"]["slurm"]
     known = dask.config.get("jobqueue.slurm")
     assert set(given) <= set(known)
-    with dask.config.set(settings(name, queue="gpu", account="me")):
+    with settings(name, queue="gpu", account="me"):
         made = jobqueue.slurm.SLURMJob("tcp://10.0.0.1:8786", name="one")
     script = made.job_script()
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
@@ -106,7 +106,7 @@ def test_the_settings_make_a_job_that_bash_and_sbatch_understand(name: str) -> N
 
 
 def test_workers_are_jobs_which_end_with_the_run(slurm: Path) -> None:
-    with small(slurm), cluster.opened(Execution(cluster="slurm", workers=2)) as running:
+    with small(), cluster.opened(Execution(cluster="slurm", workers=2)) as running:
         cluster.client_of(running).wait_for_workers(2, timeout=120)
         assert cluster.worker_count(running) == 2
         units = [Unit(f"{i}", ()) for i in range(8)]
@@ -127,7 +127,7 @@ def test_workers_are_jobs_which_end_with_the_run(slurm: Path) -> None:
 
 def told(**changed: Any) -> str:
     with (
-        small(Path(), **changed),
+        small(**changed),
         pytest.raises(WrongParameter) as caught,
         cluster.opened(Execution(cluster="slurm")),
     ):

@@ -77,8 +77,12 @@ def _own(execution: Execution) -> dict[str, Any]:
             "scheduler": {
                 "spec": {
                     "containers": [
-                        {**common, "name": "scheduler", "command": ["dask", "scheduler"],
-                         "ports": ports}
+                        {
+                            **common,
+                            "name": "scheduler",
+                            "command": ["dask", "scheduler"],
+                            "ports": ports,
+                        }
                     ]
                 },
                 "service": {

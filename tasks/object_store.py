@@ -58,6 +58,7 @@ class RemoteStore(ObjectStore[Any]):
         super().__init__(made, read_only=read_only)
 
     def with_read_only(self, read_only: bool = False) -> RemoteStore:
+        """Return the same store, to be read only or to be written."""
         return type(self)(self._url, read_only=read_only)
 
     def check_bucket(self) -> None:
@@ -95,33 +96,41 @@ class RemoteStore(ObjectStore[Any]):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
+        """Return an object, or a part of it; None if there is none."""
         with self._told():
             return await super().get(key, prototype, byte_range)
 
     async def exists(self, key: str) -> bool:
+        """Tell whether there is an object."""
         with self._told():
             return await super().exists(key)
 
     async def set(self, key: str, value: Buffer) -> None:
+        """Write an object."""
         with self._told():
             await super().set(key, value)
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write an object unless there is one."""
         with self._told():
             await super().set_if_not_exists(key, value)
 
     async def delete(self, key: str) -> None:
+        """Delete an object."""
         with self._told():
             await super().delete(key)
 
     async def delete_dir(self, prefix: str) -> None:
+        """Delete all objects under a prefix."""
         with self._told():
             await super().delete_dir(prefix)
 
     def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
+        """Yield what lies directly under a prefix."""
         return self._listed(super().list_dir(prefix))
 
     def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:
+        """Yield all objects under a prefix."""
         return self._listed(super().list_prefix(prefix))
 
     async def _listed(self, names: AsyncIterator[str]) -> AsyncGenerator[str, None]:

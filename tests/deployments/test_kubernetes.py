@@ -124,7 +124,9 @@ def test_a_run_takes_the_file_that_dasks_setting_names(path: Path) -> None:
     assert made == expected
 
 
-def test_without_a_cluster_there_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_cluster_there_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from tasks import cluster
     from tasks.errors import WrongParameter
 

@@ -54,7 +54,9 @@ kill -- "-$1"
 def settings(name: str, **changed: Any) -> Any:
     """Set what a file says, and what is changed of it, over the defaults of dask-jobqueue."""
     given = yaml.safe_load((FOLDER / name).read_text())["jobqueue"]["slurm"]
-    return dask.config.set({"jobqueue.slurm": {**dask.config.get("jobqueue.slurm"), **given, **changed}})
+    return dask.config.set(
+        {"jobqueue.slurm": {**dask.config.get("jobqueue.slurm"), **given, **changed}}
+    )
 
 
 @pytest.fixture

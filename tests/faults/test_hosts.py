@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import site
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,7 +104,7 @@ def test_a_worker_that_does_not_see_the_project_is_named(
 def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return a folder with all that is installed but tiltflow."""
     folder = tmp_path_factory.mktemp("bare")
-    for packages in reversed(site.getsitepackages()):
+    for packages in [path for path in sys.path if Path(path).name.endswith("-packages")]:
         for path in Path(packages).iterdir():
             ours = path.name in ("flows", "tasks", "kernels") or path.name.startswith("tiltflow")
             if not ours and path.suffix != ".pth" and not (folder / path.name).exists():
@@ -114,8 +114,6 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def without_package(dask: Processes, host: Host, bare: str) -> None:
     """Start a worker whose Python has Dask, and no tiltflow."""
-    import sys
-
     dask.worker(
         environment={"PYTHONPATH": bare},
         before=host.before,
@@ -150,7 +148,9 @@ def test_a_worker_without_the_package_that_comes_later_is_one_line(
         without_package(dask, second, bare)
         dask.wait_for(2)
         units = [Unit(f"unit-{i}", ()) for i in range(20)]
-        with pytest.raises(UserError, match=r"unit-\d+: a worker of tcp.* has no tiltflow \(No mod"):
+        with pytest.raises(
+            UserError, match=r"unit-\d+: a worker of tcp.* has no tiltflow \(No mod"
+        ):
             list(scatter(uses_gpu, units, running))
 
 

@@ -82,7 +82,9 @@ def test_an_interrupted_run_goes_on(
         return whole(result, name, report)
 
     def run() -> int:
-        return int(tiltflow("run", project, "--until", "motion", *threads, "--series", "TS_02").code)
+        return int(
+            tiltflow("run", project, "--until", "motion", *threads, "--series", "TS_02").code
+        )
 
     with monkeypatch.context() as patch:
         patch.setattr(Result, "mark_unit", mark)
@@ -90,9 +92,7 @@ def test_an_interrupted_run_goes_on(
     series = parse_project(project).series("TS_02")
     assert series.pointer("main", "motion") is None
     before = set(marked)
-    monkeypatch.setattr(
-        Result, "mark_unit", lambda *a: (marked.append(a[1]), whole(*a))[1]
-    )
+    monkeypatch.setattr(Result, "mark_unit", lambda *a: (marked.append(a[1]), whole(*a))[1])
     assert run() == 0
     assert series.current("main", "motion").complete()
     assert len(before) == 3

@@ -30,7 +30,7 @@ class Host:
 
     def hiding(self, folder: str) -> Host:
         """Return the host with something else mounted on a folder."""
-        hide = "mount -t tmpfs tmpfs \"$0\" && exec \"$@\""
+        hide = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
         own = ("unshare", "--mount", "--propagation", "private", "sh", "-c", hide, folder)
         return Host(self.address, (*self.before, *own), self.apart)
 
@@ -49,7 +49,7 @@ def network(count: int) -> Iterator[tuple[Host, list[Host]]]:
     names = [f"tiltflow-{i}" for i in range(count)]
     made = os.geteuid() == 0 and _network(names)
     here = Host(f"{NET}.1" if made else "127.0.0.1", (), made)
-    memory = "mount -t tmpfs tmpfs /dev/shm && exec \"$@\""
+    memory = 'mount -t tmpfs tmpfs /dev/shm && exec "$@"'
     own = ("unshare", "--mount", "--propagation", "private", "sh", "-c", memory, "sh")
     others = [
         Host(f"{NET}.{i + 2}", ("ip", "netns", "exec", name, *own), True)

@@ -108,8 +108,9 @@ def test_planes_are_corrected_on_gpus_and_the_sum_is_that_of_the_cpu(
     uses = {path.name[9:]: path.read_text().split() for path in gpus.glob("launched-*")}
     # One inverse transform for each plane of each view, and a launch for each slab.
     assert len(uses["ifft"]) == pytest.approx(planes, rel=0.2)
-    assert {int(pid) for pid in uses["ifft"]} == good
-    assert len(uses["warp" if "warp" in uses else "rfft"]) >= 6  # views
+    assert {int(pid) for pid in uses["ifft"]} <= good
+    assert {int(pid) for pids in uses.values() for pid in pids} == good
+    assert len(uses["warp"]) >= 6  # views
     assert len(uses["backproject_planes"]) == 1
     error = np.abs(volumes[1] - volumes[0])
     assert error.max() < 1e-3 * volumes[0].std()
@@ -124,7 +125,7 @@ class LocalCUDACluster(LocalCluster):
 
     def __init__(
         self,
-        CUDA_VISIBLE_DEVICES: str | None,  # noqa: N803
+        CUDA_VISIBLE_DEVICES: str | None,
         n_workers: int | None,
         device_memory_limit: float,
         memory_limit: str,
@@ -147,8 +148,10 @@ class LocalCUDACluster(LocalCluster):
 def two_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     """Let this machine seem to have two GPUs, and dask-cuda."""
     monkeypatch.setattr(cluster, "gpu_count", lambda: 2)
-    monkeypatch.setitem(sys.modules, "dask_cuda", SimpleNamespace(LocalCUDACluster=LocalCUDACluster))
-    monkeypatch.setenv("PYTHONPATH", PATH)
+    monkeypatch.setitem(
+        sys.modules, "dask_cuda", SimpleNamespace(LocalCUDACluster=LocalCUDACluster)
+    )
+    monkeypatch.syspath_prepend(SUPPORT / "fake_gpu")  # of the workers, too
     monkeypatch.setenv("FAKE_GPU", str(tmp_path))
     return monkeypatch
 

@@ -1,9 +1,9 @@
 """A CuPy without a GPU: arrays that are none of NumPy's, and kernels run by g++'s shim.
 
-Found by workers whose PYTHONPATH has this folder. As with CuPy, NumPy functions and operators
-refuse its arrays, and it refuses NumPy's, so that a forgotten transfer shows. The variable FAKE_GPU
-names a folder, where a file for each kernel and transform has a line for each use, the process; FAKE_GPU_BROKEN makes the device
-fail.
+Found by workers whose path has this folder. As with CuPy, NumPy's functions and operators refuse its
+arrays, and it refuses NumPy's, so that a forgotten transfer shows. The variable FAKE_GPU names a
+folder, in which a file for each kernel and transform has a line for each use, the process;
+FAKE_GPU_BROKEN makes the device fail.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MEMORY = 4_000_000_000
 _DEVICE = SimpleNamespace(id=0)
 
 
-class ndarray:  # noqa: N801 - CuPy's name
+class ndarray:
     """An array that only this module can read."""
 
     __array_ufunc__ = None
@@ -98,10 +98,11 @@ def _operator(name: str) -> Any:
     return operate
 
 
-_TWO = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split()
+_TWO = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"]
+_TWO += ["and", "or", "xor", "lshift", "rshift"]
 for _name in [*_TWO, *(f"r{n}" for n in _TWO), *(f"i{n}" for n in _TWO)]:
     setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
-for _name in "eq ne lt le gt ge neg pos abs invert".split():
+for _name in ["eq", "ne", "lt", "le", "gt", "ge", "neg", "pos", "abs", "invert"]:
     setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
 for _kind in (bool, int, float, complex, len):
     setattr(ndarray, f"__{_kind.__name__}__", lambda self, kind=_kind: kind(self._values))

@@ -58,8 +58,7 @@ def examine(client: Client) -> dict[str, Device]:
         If the scheduler or a worker lacks tiltflow, or has another version.
     """
     # Functions of the standard library, which every Python has, whatever else it lacks.
-    where = f"the scheduler at {client.scheduler.address}"
-    _check(where, client.run_on_scheduler(pydoc.locate, PROBE))
+    _check("the scheduler", client.run_on_scheduler(pydoc.locate, PROBE))
     for address, found in client.run(pydoc.locate, PROBE, on_error="return").items():
         _check(f"worker {address}", found)
     own = version("tiltflow")

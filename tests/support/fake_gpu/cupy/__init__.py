@@ -1,6 +1,6 @@
 """A CuPy without a GPU: arrays that are none of NumPy's, and kernels run by g++'s shim.
 
-Found by workers whose path has this folder. As with CuPy, NumPy's functions and operators refuse its
+Found by workers whose path has this folder. As with CuPy, NumPy and its operators refuse its
 arrays, and it refuses NumPy's, so that a forgotten transfer shows. The variable FAKE_GPU names a
 folder, in which a file for each kernel and transform has a line for each use, the process;
 FAKE_GPU_BROKEN makes the device fail.

@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import dask.config
@@ -157,11 +157,14 @@ def _slurm(execution: Execution) -> Any:
             f"cluster 'slurm': {' '.join(str(error).split())}: fill in "
             f"deployments/slurm/jobqueue.yaml and copy it to {dask.config.PATH}"
         ) from error
-    cluster.scale(jobs=execution.workers or 1)
     try:
-        cluster.sync(cluster._correct_state)  # or a refusal would be waited for, for ever
+        # Not `scale`, which goes on when a job is refused: its workers are waited for for ever.
+        for _ in range(execution.workers or 1):
+            cluster.worker_spec.update(cluster.new_worker_spec())
+        cluster.sync(cluster._correct_state)
     except RuntimeError as error:
-        cluster.close()
+        with suppress(AssertionError):  # Dask's, of a job that was never there
+            cluster.close()
         told = str(error).partition("stderr:")[2] or str(error)
         raise WrongParameter(
             f"cluster 'slurm': {submit} refused the job: {' '.join(told.split())}: correct "

@@ -69,7 +69,7 @@ def report(
 
 def export(
     project: ProjectArgument,
-    to: Annotated[Literal["imod", "aretomo", "mrc"], typer.Option(help="the program")],
+    to: Annotated[Literal["imod", "aretomo", "novactf", "mrc"], typer.Option(help="the program")],
     out: Annotated[Path, typer.Option(help="folder; each series gets one of its own in it")],
     series: SeriesOption = None,
     branch: BranchOption = "main",

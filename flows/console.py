@@ -50,6 +50,9 @@ def following() -> Iterator[Bars]:
             reason = escape(news.outcome.reason)
             bars.console.print(f"[yellow]{escape(news.series)}  doubtful[/]  {reason}")
             return
+        if isinstance(news.outcome, progress.Warned):
+            bars.console.print(f"[yellow]warning[/]  {escape(news.outcome.reason)}")
+            return
         if isinstance(news.outcome, progress.Waiting):
             bars.console.print(f"{escape(news.series)}  {escape(news.outcome.reason)}")
             return

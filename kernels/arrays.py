@@ -16,6 +16,14 @@ try:
 except ImportError:
     cupy = None
 
+TRIAL = """
+extern "C" __global__ void twice(const float* values, float* doubled)
+{
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    doubled[i] = 2.0f * values[i];
+}
+"""
+
 # An array of NumPy, CuPy or any other namespace that follows the array API standard.
 Array = Any
 
@@ -81,6 +89,34 @@ def to_device(array: NDArray[Any], *, gpu: bool) -> Array:
     if cupy is None:
         raise ValueError("a GPU was asked for but CuPy is not installed: pip install '.[gpu]'")
     return cupy.asarray(array)
+
+
+def open_gpu(share: float) -> int:
+    """Try out the current GPU, and let CuPy's pool take no more than a share of its memory.
+
+    Returns
+    -------
+    int
+        That share [bytes].
+
+    Raises
+    ------
+    RuntimeError
+        If it computes something wrong; what CUDA raises if it does not compute at all.
+    """
+    if cupy is None:
+        raise RuntimeError("CuPy is not installed: pip install '.[gpu]'")
+    limit = int(share * cupy.cuda.runtime.memGetInfo()[1])
+    cupy.get_default_memory_pool().set_limit(size=limit)
+    values = np.linspace(-1, 1, 256, dtype=np.float32)
+    doubled = cupy.zeros(256, dtype=np.float32)
+    # What all steps need: the compiler of our kernels, and cuFFT.
+    kernel = cupy.RawModule(code=TRIAL, options=("-std=c++17",)).get_function("twice")
+    kernel((1, 1, 1), (256, 1, 1), (cupy.asarray(values), doubled))
+    spectrum = to_host(cupy.fft.rfft(doubled))
+    if not np.allclose(spectrum, np.fft.rfft(2 * values), atol=1e-3):
+        raise RuntimeError("it computes a wrong result")
+    return limit
 
 
 @cache

@@ -5,31 +5,21 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from threading import RLock
-from typing import Any
 
 import dask.config
 import dask.utils
 import psutil
-import pynvml
-from distributed import Client, LocalCluster
+from distributed import Client
 
+from tasks import progress
+from tasks.chunks.device import Device
+from tasks.cluster_health import GPU, Slots, examine, slots
+from tasks.cluster_start import NoDevice, core_count, gpu_count, start
 from tasks.errors import WrongParameter
 from tasks.parameters import Execution
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-# Dask makes workers give freed memory back at once: half of the CPU time of motion correction then
-# goes into page faults (24 s instead of 15 for a movie of 8 × 7420 × 7676, the peak being the
-# same). So that large arrays are reused they must come from the heap, and not be mapped singly; and
-# the heap must be of huge pages, or passes down the columns of an image look up a page a row (a
-# view corrected at a plane takes 5.8 ms instead of 3.8).
-KEEP_MEMORY = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "1073741824",
-    "MALLOC_TOP_PAD_": "67108864",
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-}
 THREADS = "threads"
 # Dask gives a worker up for good that is not back this long after it died: 15 seconds, which a
 # loaded machine takes, or one that dies again meanwhile. Without workers a run would wait for ever.
@@ -42,23 +32,9 @@ class SchedulerLost(WrongParameter):
 
 
 _clients: dict[str, Client] = {}
+_gpu_memory: dict[str, int] = {}  # of a cluster's smallest GPU [bytes], where it has any
+_seen: set[tuple[str, str]] = set()  # cluster and folder that its workers see
 _connecting = RLock()  # several series may be under way
-
-
-def gpu_count() -> int:
-    """Return the number of NVIDIA GPUs that this process may use."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-        return 0
-    try:
-        pynvml.nvmlInit()
-        return int(pynvml.nvmlDeviceGetCount())
-    except pynvml.NVMLError:
-        return 0
-
-
-def core_count() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
@@ -75,21 +51,63 @@ def opened(execution: Execution) -> Iterator[Execution]:
     """
     _check_memory(execution.memory)
     kind = execution.cluster
-    if kind == "auto":
-        kind = "cuda" if execution.gpus != "none" and gpu_count() else "local"
-    if kind == THREADS or "://" in kind:
+    if kind == THREADS:
+        yield execution
+        return
+    if "://" in kind:
+        _examine(execution)
         yield execution
         return
     logging.getLogger("distributed").setLevel(logging.ERROR)
-    with dask.config.set(PATIENCE), _start(kind, execution) as cluster:
-        running = execution.model_copy(update={"cluster": cluster.scheduler_address})
-        client_of(running).wait_for_workers(1)  # jobs of a queue may start minutes later
+    if kind == "auto":
+        kind = "cuda" if execution.gpus != "none" and gpu_count() else "local"
+    with dask.config.set(PATIENCE), ExitStack() as stack:
         try:
+            running = stack.enter_context(_running(kind, execution))
+        except NoDevice as error:
+            _warn(f"workers compute on the CPU: {error}")
+            running = stack.enter_context(_running("local", execution))
+        yield running
+
+
+@contextmanager
+def _running(kind: str, execution: Execution) -> Iterator[Execution]:
+    with start(kind, execution) as cluster:
+        running = execution.model_copy(update={"cluster": cluster.scheduler_address})
+        try:
+            client_of(running).wait_for_workers(1)  # jobs of a queue may start minutes later
+            if kind != "local":
+                found = _examine(running)
+                if kind == "cuda" and not any(device.usable for device in found.values()):
+                    raise NoDevice(f"no GPU is usable: {next(iter(found.values())).why}")
             yield running
         finally:
             client = _clients.pop(cluster.scheduler_address, None)
             if client is not None:
                 client.close()
+
+
+def _examine(execution: Execution) -> dict[str, Device]:
+    """Check what workers have, and tell of GPUs that are not used."""
+    found = examine(client_of(execution))
+    usable = [device for device in found.values() if device.usable]
+    for address, device in found.items():
+        if device.asked and not device.usable and usable:
+            _warn(f"the GPU of worker {address} is not used: {device.why}")
+        elif device.asked and not device.usable:
+            _warn(f"worker {address} computes on its CPU: its GPU is unusable: {device.why}")
+    _gpu_memory[execution.cluster] = min((device.memory for device in usable), default=0)
+    return found
+
+
+def _warn(reason: str) -> None:
+    """Tell the command line, and the log of a run."""
+    from prefect import get_run_logger  # not at the top: workers import this module
+    from prefect.exceptions import MissingContextError
+
+    progress.tell(progress.Progress("cluster", "workers", 0, 0, progress.Warned(reason)))
+    with suppress(MissingContextError):
+        get_run_logger().warning("%s", reason)
 
 
 def _check_memory(text: str | None) -> None:
@@ -99,88 +117,6 @@ def _check_memory(text: str | None) -> None:
         raise WrongParameter(f"memory is {text!r}: write for example 8GB") from None
     if size < LEAST_MEMORY:
         raise WrongParameter(f"memory is {text!r}: a worker needs at least 500MB")
-
-
-def _start(kind: str, execution: Execution) -> Any:
-    if kind == "local":
-        return _local(execution)
-    if kind == "cuda":
-        return _cuda(execution)
-    if kind == "slurm":
-        return _slurm(execution)
-    if kind == "kubernetes":
-        return _kubernetes(execution)
-    raise WrongParameter(
-        f"cluster is {kind!r}: use auto, local, cuda, threads, slurm, kubernetes "
-        "or a scheduler's address such as tcp://host:8786"
-    )
-
-
-def _local(execution: Execution) -> LocalCluster:
-    cores = core_count()
-    workers = execution.workers or cores
-    threads = str(max(1, cores // workers))  # cores are shared, never oversubscribed
-    # Libraries read these when they are loaded, so they must be there before a worker starts.
-    # What a unit raises comes back and is told on one line: no traceback from the worker as well.
-    early = {
-        **dict.fromkeys(THREAD_VARIABLES, threads),
-        **KEEP_MEMORY,
-        "DASK_LOGGING__DISTRIBUTED": "critical",
-    }
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": early}):
-        return LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            # Not among the early ones: Dask sets those here too, where Numba may have threads.
-            env={"NUMBA_NUM_THREADS": threads},
-            memory_limit=execution.memory or "auto",
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # any free port: several runs share a machine
-        )
-
-
-def _cuda(execution: Execution) -> Any:
-    try:
-        from dask_cuda import LocalCUDACluster
-    except ImportError as error:
-        raise WrongParameter(
-            "cluster 'cuda' needs dask-cuda and CuPy: pip install '.[gpu]', or use --gpus none"
-        ) from error
-    return LocalCUDACluster(
-        n_workers=execution.workers,
-        CUDA_VISIBLE_DEVICES=execution.gpus,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",  # any free port: several runs share a machine
-        env={"TILTFLOW_DEVICE": "cuda"},
-    )
-
-
-def _slurm(execution: Execution) -> Any:
-    try:
-        from dask_jobqueue import SLURMCluster
-    except ImportError as error:
-        raise WrongParameter(
-            "cluster 'slurm' needs dask-jobqueue: pip install '.[slurm]'"
-        ) from error
-    # Queue, account, cores and memory of a job: ~/.config/dask/jobqueue.yaml (see deployments/).
-    memory = {} if execution.memory is None else {"memory": execution.memory}
-    cluster = SLURMCluster(**memory)
-    cluster.scale(jobs=execution.workers or 1)
-    return cluster
-
-
-def _kubernetes(execution: Execution) -> Any:
-    try:
-        from dask_kubernetes.operator import KubeCluster
-    except ImportError as error:
-        raise WrongParameter(
-            "cluster 'kubernetes' needs dask-kubernetes: pip install '.[kubernetes]'"
-        ) from error
-    cluster = KubeCluster(name="tiltflow", image=dask.config.get("kubernetes.image", "tiltflow"))
-    cluster.scale(execution.workers or 1)
-    return cluster
 
 
 def client_of(execution: Execution) -> Client:
@@ -209,6 +145,21 @@ def client_of(execution: Execution) -> Client:
         return client
 
 
+def check_sees(execution: Execution, folder: str) -> None:
+    """Raise WrongParameter unless every worker sees a folder, as one on another machine may not."""
+    address = execution.cluster
+    if address == THREADS or "://" in folder or (address, folder) in _seen:
+        return
+    found = client_of(execution).run(os.path.isdir, folder, on_error="return")
+    blind = next((worker for worker, sees in found.items() if sees is not True), None)
+    if blind is not None:
+        raise WrongParameter(
+            f"worker {blind} does not see {folder}: mount it there under the same path, or keep "
+            "the project in object storage"
+        )
+    _seen.add((address, folder))
+
+
 def is_lost(execution: Execution) -> bool:
     """Tell whether the connection to the scheduler broke."""
     client = _clients.get(execution.cluster)
@@ -221,12 +172,31 @@ def worker_memory(execution: Execution) -> int:
         own = execution.memory and dask.utils.parse_bytes(execution.memory)
         return int(own or psutil.virtual_memory().available // (execution.workers or core_count()))
     workers = client_of(execution).scheduler_info(n_workers=-1)["workers"].values()
-    limits = [w["memory_limit"] // max(1, w["nthreads"]) for w in workers if w["memory_limit"]]
+    with_gpu = [w for w in workers if w["resources"].get(GPU)]
+    limits = [w["memory_limit"] // max(1, w["nthreads"]) for w in with_gpu or workers]
+    # Units hold on the device what they hold on the host, or less.
+    limits = [limit for limit in (*limits, _gpu_memory.get(execution.cluster, 0)) if limit]
     return min(limits, default=int(psutil.virtual_memory().total))
+
+
+def slots_of(execution: Execution) -> Slots:
+    """Return how many units of work the workers have room for, and what a unit asks for."""
+    if execution.cluster == THREADS:
+        return Slots(0, execution.workers or core_count())
+    return slots(client_of(execution))
 
 
 def worker_count(execution: Execution) -> int:
     """Return how many units of work run at once."""
-    if execution.cluster == THREADS:
-        return execution.workers or core_count()
-    return max(1, sum(client_of(execution).nthreads().values()))
+    return slots_of(execution).count
+
+
+def addresses(execution: Execution) -> list[str]:
+    """Return the addresses of the workers that units run on: those with GPUs, where there are any."""
+    workers = client_of(execution).scheduler_info(n_workers=-1)["workers"]
+    wanted = slots_of(execution).resources or {}
+    return [
+        address
+        for address, worker in workers.items()
+        if all(worker["resources"].get(name, 0) >= least for name, least in wanted.items())
+    ]

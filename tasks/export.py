@@ -21,6 +21,7 @@ from tasks.export_ctf import write_defoci
 from tasks.export_fiducials import write_beads
 from tasks.export_imod import Say, write_angles, write_reconstruction
 from tasks.export_motion import write_motion
+from tasks.export_novactf import write_planes
 from tasks.export_stacks import write_stacks
 from tasks.formats.mrc import write_stack, write_volume
 from tasks.record import TiltSeries
@@ -28,7 +29,7 @@ from tasks.steps import ALIGNMENTS
 from tasks.store import Result, Series, parse_project
 from tasks.tables import current_result
 
-Target = Literal["imod", "aretomo", "mrc"]
+Target = Literal["imod", "aretomo", "novactf", "mrc"]
 
 SLAB_BYTES = 512 * 2**20  # of a tomogram that are read at once; its bricks are many slices deep
 FLOAT32 = 2  # MRC mode: many programs cannot read 16-bit floats
@@ -92,10 +93,11 @@ def export_series(
     project, series, branch
         What to export. Images, geometry and exclusions are those that the branch's tomogram was
         made from, even where the branch has moved on since.
-    to : {'imod', 'aretomo', 'mrc'}
+    to : {'imod', 'aretomo', 'novactf', 'mrc'}
         imod: ``out/TS_01/`` with stack, transforms, angles, defoci, tomogram, motion and
         the command files with which IMOD makes the same tomogram. aretomo: ``out/TS_01/`` with
-        stack, .aln (local shifts included), list of angles and doses, tomogram. mrc:
+        stack, .aln (local shifts included), list of angles and doses, tomogram. novactf: the
+        files of imod, and ``defocus_file_k`` of each plane that novaCTF has. mrc:
         ``out/TS_01.st``, its odd and even halves, the dose-weighted sums if there are, motion,
         ``out/TS_01_rec.mrc`` (of ctf3d ``out/TS_01_ctf3d_rec.mrc``), and what `ctf2d`,
         `preprocess` and `transform` have made.
@@ -157,6 +159,13 @@ def export_series(
                 write_beads(folder, source.record, source.beads, source.pixel_size)
         else:
             say(f"{series}: not aligned on branch {branch}: no .xf, .tlt, newst.com and tilt.com")
+        if to == "novactf":
+            if (made := source.corrected or source.tomogram) is None:
+                raise NotThere(
+                    f"{series}: no tomogram on branch {branch}, in whose box novaCTF's planes lie: "
+                    f"`tiltflow run {project}` first"
+                )
+            write_planes(folder, source.record, made)
         _write_tomogram(folder, source, say)
         files = _names(folder)
     return [out / series / name for name in files]

@@ -19,6 +19,7 @@ from typing import Any
 from distributed import KilledWorker, as_completed
 
 from tasks import cluster
+from tasks.cluster_health import PACKAGE
 from tasks.errors import UserError
 from tasks.parameters import Execution
 
@@ -96,7 +97,7 @@ def spread(held: Sequence[Any], execution: Execution) -> None:
     client = cluster.client_of(execution)
     copies = [
         client.submit(_take, *held, workers=[worker], allow_other_workers=True, pure=False)
-        for worker in client.nthreads()
+        for worker in cluster.addresses(execution)
     ]
     with suppress(TimeoutError):  # a worker died meanwhile: the units fetch what they take
         for _ in as_completed(copies, loop=client.loop, timeout=SPREADING):
@@ -113,15 +114,17 @@ def _on_dask(
     client = cluster.client_of(execution)
     todo = iter(units)
     under_way: dict[Any, Unit] = {}
+    slots = cluster.slots_of(execution)
 
     def submit(unit: Unit) -> Any:
-        future = client.submit(unit.function or function, *unit.arguments, pure=False)
+        future = client.submit(
+            unit.function or function, *unit.arguments, pure=False, resources=slots.resources
+        )
         under_way[future.key] = unit
         return future
 
-    window = cluster.worker_count(execution)
-    # Without the loop, as_completed would look for a default client.
-    futures = as_completed([submit(unit) for unit in islice(todo, window)], loop=client.loop)
+    first = [submit(unit) for unit in islice(todo, slots.count)]
+    futures = as_completed(first, loop=client.loop)  # or it would look for a default client
     try:
         for future in futures:
             unit = under_way.pop(future.key)
@@ -137,6 +140,11 @@ def _on_dask(
                     f"{unit.name}: killed {error.allowed_failures + 1} workers in a row, most "
                     "likely for want of memory: use fewer --workers or a larger --memory"
                 ) from error
+            except ModuleNotFoundError as error:  # of a worker that came later
+                raise UserError(
+                    f"{unit.name}: a worker of {execution.cluster} has no tiltflow ({error}): "
+                    f"{PACKAGE}"
+                ) from error
             except CancelledError as error:
                 raise ConnectionError(  # the task is tried again: the scheduler may come back
                     f"{unit.name}: the connection to the scheduler at {execution.cluster} broke"
@@ -144,7 +152,8 @@ def _on_dask(
             if not hold:
                 future.release()
             # Workers may have come or gone meanwhile: one unit for each.
-            room = max(0, cluster.worker_count(execution) - len(under_way))
+            slots = cluster.slots_of(execution)
+            room = max(0, slots.count - len(under_way))
             for following in islice(todo, room):
                 futures.add(submit(following))
             yield unit, report

@@ -24,9 +24,10 @@ from pydantic import ValidationError
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import LocalStore, ObjectStore
+from zarr.storage import LocalStore
 
 from tasks.errors import NotThere, UnusableData, WrongParameter
+from tasks.object_store import RemoteStore
 from tasks.record import TiltSeries
 from tasks.steps import ALIGNMENTS, STEPS
 
@@ -57,18 +58,12 @@ def open_store(url: str) -> Store:
     Raises
     ------
     WrongParameter
-        If `url` is remote and obstore is not installed.
+        If `url` is of no kind that is known, or remote and obstore is not installed.
     """
     scheme = urlparse(url).scheme
     if len(scheme) <= 1 or scheme == "file":
         return LocalStore(urlparse(url).path if scheme == "file" else url)
-    try:
-        from obstore.store import from_url
-    except ImportError as error:
-        raise WrongParameter(
-            f"{url}: cloud storage needs obstore: pip install '.[cloud]'"
-        ) from error
-    return ObjectStore(from_url(url))
+    return RemoteStore(url)
 
 
 @dataclass(frozen=True)
@@ -138,7 +133,10 @@ class Project:
         """Tell whether there is a project at the URL."""
         if isinstance(self.store, LocalStore) and not self.store.root.is_dir():
             return False  # reading it would make the folder
-        return self.read_json("zarr.json") is not None
+        found = self.read_json("zarr.json") is not None
+        if not found and isinstance(self.store, RemoteStore):
+            self.store.check_bucket()
+        return found
 
     def require(self) -> None:
         """Raise NotThere unless there is a project at the URL."""

@@ -197,7 +197,7 @@ class Work:
         reports = {unit.name: self.result.unit(unit.name) for unit in units}
         missing = [unit for unit in units if reports[unit.name] is None]
         if missing:
-            self._check_memory(memory)
+            self._check_workers(memory)
         done = len(units) - len(missing)
         self._tell(done, len(units))
         bar = artifacts.ProgressBar(self.series.name, self.step.name)
@@ -232,7 +232,7 @@ class Work:
         WrongParameter
             If a worker has less memory than one unit takes.
         """
-        self._check_memory(memory)
+        self._check_workers(memory)
         held: dict[str, Any] = {}
         for unit, made in scatter(function, units, self.execution, hold=True):
             self._check_lock()
@@ -252,7 +252,8 @@ class Work:
                 "changed, while it ran: run it again"
             )
 
-    def _check_memory(self, memory: int) -> None:
+    def _check_workers(self, memory: int) -> None:
+        cluster.check_sees(self.execution, self.series.project.url)
         limit = cluster.worker_memory(self.execution)
         if memory > limit:
             raise WrongParameter(

@@ -48,13 +48,13 @@ def test_a_worker_killed_in_every_step_changes_nothing(
         run(theirs, last, running)
         whole, names = work_module.scatter, dict[str, Path]()
         now: list[str] = []  # the step whose units are scattered
-        check = work_module.Work._check_memory
+        check = work_module.Work._check_workers
 
         def checked(self: work_module.Work, memory: int) -> None:
             now[:] = [self.step.name]
             check(self, memory)
 
-        monkeypatch.setattr(work_module.Work, "_check_memory", checked)
+        monkeypatch.setattr(work_module.Work, "_check_workers", checked)
 
         def scatter(
             function: Callable[..., Any],

@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 import subprocess
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,12 @@ def test_a_source_needs_no_header_and_no_shared_memory(name):
     assert "__shared__" not in source
     assert "__syncthreads" not in source
     assert 'extern "C" __global__ void' in source
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_source_is_run_on_the_cpu_by_some_test(name):
+    tests = [path.read_text() for path in Path(__file__).parent.glob("test_*.py")]
+    assert any(f'cuda_on_cpu("{name}")' in text for text in tests)
 
 
 @pytest.mark.parametrize("name", NAMES)

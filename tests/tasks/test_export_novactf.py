@@ -1,0 +1,124 @@
+"""novaCTF's defocus files against its own equations, written down from its source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import cos, floor, radians, sin
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from kernels.ctf_slope import ctf_in_aligned
+from tasks.ctf_views import ctf_of_views
+from tasks.errors import NotThere
+from tasks.export import export_series
+from tasks.export_novactf import plane_offsets
+from tasks.parameters import Pipeline, ReconstructParameters
+
+SHAPE = (60, 80, 96)
+VOXEL = 1.35
+
+
+@pytest.fixture
+def run(fake_run: Callable[..., Any]) -> Any:
+    """Return a series with a tomogram, the middle of whose box is at Z = 0."""
+    given = ReconstructParameters(alignment="coarse")
+    made = fake_run(pipeline=Pipeline(reconstruct=given))
+    made.up_to_alignment()
+    made.reconstruct(SHAPE)
+    return made
+
+
+def exported(run: Any, out: Path) -> list[NDArray[np.float64]]:
+    """Return the numbers of each file, by its k."""
+    url = run.series.project.url
+    files = [p for p in export_series(url, "TS_01", "main", "novactf", out) if "_file_" in p.name]
+    by_number = sorted(files, key=lambda path: int(path.name.rpartition("_")[2]))
+    assert [path.name for path in by_number] == [f"defocus_file_{k}" for k in range(len(files))]
+    return [np.loadtxt(path) for path in by_number]
+
+
+def planes_of_novactf(tilts: list[float], step: float) -> tuple[int, float]:
+    """Return `computeNumberOfParts`, and the stripes' width in Å, of VolumeThickness MAXIMAL."""
+    nz, _, nx = SHAPE
+    corners = [(x, z) for x in (-nx / 2, nx / 2) for z in (-nz / 2, nz / 2)]
+    extents = []
+    for tilt in map(radians, tilts):
+        depth = [x * sin(tilt) + z * cos(tilt) for x, z in corners]
+        extents.append(max(depth) - min(depth))
+    number = max(1, floor(max(extents) * VOXEL / step))
+    number -= number % 2 == 0
+    return number, max(extents) * VOXEL / number
+
+
+def test_the_files_are_those_of_its_own_algorithm(run: Any, tmp_path: Path) -> None:
+    files = exported(run, tmp_path)
+    record = run.series.record("main")
+    views = [record.geometry(i) for i in range(7)]
+    number, width = planes_of_novactf([views[i].tilt for i in record.included], 150.0)
+    assert len(files) == number == 1
+    # With planes closer by: file N − 1 − i has the i-th grid centre from below.
+    made = {**run.series.current("main", "reconstruct").attributes()}
+    made["parameters"] = {"defocus_step": 10.0}
+    number, width = planes_of_novactf([views[i].tilt for i in record.included], 10.0)
+    assert number > 5
+    centres = [i * width for i in range(-(number // 2), number // 2 + 1)]
+    middle = -0.5 * VOXEL  # the box's middle is between its voxels
+    found = plane_offsets(record, made, 1)
+    np.testing.assert_allclose(found[::-1], np.array(centres) - middle, atol=1e-9)
+
+
+def test_a_line_is_the_ctf_of_a_view_in_the_aligned_stack(run: Any, tmp_path: Path) -> None:
+    (file,) = exported(run, tmp_path)
+    record = run.series.record("main")
+    assert file.shape == (7, 7)  # the excluded view, too, for it is in the stack
+    np.testing.assert_array_equal(file[:, 0], np.arange(1, 8))
+    for i, row in enumerate(file):
+        ctf = ctf_in_aligned(ctf_of_views(record)[i].ctf, record.geometry(i))
+        expected = (ctf.defocus_u + 0.5 * VOXEL, ctf.defocus_v + 0.5 * VOXEL)
+        assert row[1:3] == pytest.approx(expected, abs=0.0051)
+        assert row[3] == pytest.approx(ctf.astigmatism_angle, abs=1e-6)
+        assert row[4] == pytest.approx(radians(ctf.phase_shift), abs=1e-6)
+    line = (tmp_path / "TS_01" / "defocus_file_0").read_text().splitlines()[0].split("\t")
+    assert [len(word.partition(".")[2]) for word in line] == [6, 2, 2, 6, 6, 6, 6]
+
+
+@pytest.mark.parametrize("hand", [1, -1])
+def test_a_voxel_gets_the_defocus_that_it_has(run: Any, hand: int) -> None:
+    record = run.series.record("main")
+    made = {**run.series.current("main", "reconstruct").attributes()}
+    made["parameters"] = {"defocus_step": 10.0}
+    made["centre"] = [0.0, 0.0, 0.5 * VOXEL]  # the middle of the box at Z = 0
+    offsets = plane_offsets(record, made, hand)
+    number, width = planes_of_novactf([record.geometry(i).tilt for i in record.included], 10.0)
+    nz, _, nx = SHAPE
+    rng = np.random.default_rng(3)
+    for tilt in (-47.0, 0.0, 30.0, 47.0):
+        theta = radians(tilt)
+        for x, z in rng.uniform((-nx / 2, -nz / 2), (nx / 2, nz / 2), (50, 2)) * VOXEL:
+            # novaCTF's ray is (−sin θ, −cos θ) in its x and z, which is up: our Z turned round.
+            along = x * -sin(theta) + -z * -cos(theta)
+            stack = min(number - 1, max(0, floor(along / width + number / 2)))  # getDefocusID
+            depth = -x * sin(theta) + z * cos(theta)  # design §4
+            assert abs(offsets[stack] - -hand * depth) <= 0.5001 * width
+
+
+def test_a_higher_box_is_nearer_to_focus(run: Any) -> None:
+    record = run.series.record("main")
+    made = {**run.series.current("main", "reconstruct").attributes()}
+    low = plane_offsets(record, made, 1)
+    made["centre"] = [0.0, 0.0, 100.0]
+    assert np.subtract(plane_offsets(record, made, 1), low) == pytest.approx([-100.0] * len(low))
+    assert np.subtract(plane_offsets(record, made, -1), low)[0] > 0
+
+
+def test_without_a_tomogram_there_are_no_planes(
+    fake_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    run = fake_run()
+    run.up_to_alignment()
+    with pytest.raises(NotThere, match=r"TS_01: no tomogram on branch main, in whose box novaCTF"):
+        export_series(run.series.project.url, "TS_01", "main", "novactf", tmp_path)

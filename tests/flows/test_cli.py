@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from tiny_steps import TAKEN
 
-from flows.options import PRESETS, pipeline_from
+from flows.options import pipeline_from
+from flows.presets import PRESETS
 from tasks.parameters import Pipeline
 from tasks.steps import STEPS
 from tasks.store import parse_project

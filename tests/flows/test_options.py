@@ -6,7 +6,8 @@ from typing import Literal, get_args, get_origin
 import pytest
 import yaml
 
-from flows.options import PRESETS, as_yaml, pipeline_from, validated
+from flows.options import as_yaml, pipeline_from, validated
+from flows.presets import PRESETS
 from tasks.errors import WrongParameter
 from tasks.parameters import ExcludeParameters, ImportParameters, Pipeline
 

@@ -12,6 +12,7 @@ import doc_pages
 import pytest
 import reference
 import yaml
+from patience import PATIENCE
 
 from tasks.parameters import Execution
 
@@ -37,7 +38,7 @@ def build(checkout: Path, out: Path) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from tiny_steps import TAKEN
 
 from flows.options import pipeline_from
@@ -44,7 +45,7 @@ def in_a_process(*arguments: object) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "flows.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -292,7 +293,11 @@ cli.main()
 
 def test_a_service_that_is_stopped_tidies_up_as_after_an_interrupt() -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", STOPPED], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", STOPPED],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert (ended.returncode, ended.stdout.strip()) == (130, "tidied up")
     assert ended.stderr.startswith("tiltflow: stopped; what is done is kept")

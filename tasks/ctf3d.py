@@ -30,6 +30,7 @@ from tasks.choice import settled_step
 from tasks.chunks.ctf3d import (
     Correcting,
     back_project_corrected,
+    can_score_hands,
     correct_plane,
     score_hands,
     transform_view,
@@ -91,7 +92,7 @@ def ctf3d(
             memory=job.source.memory() + 3 * spectrum,
         )
         views = [transformed[f"view-{one.index:03d}"] for one in job.each]
-        if parameters.check_hand:
+        if parameters.check_hand and can_score_hands(job.box.voxel):
             unit = Unit("hands", (views, how, hand, job.box.centre[2]))
             work.scatter(score_hands, [unit], spectra + 200_000_000)
         planes = work.hold(

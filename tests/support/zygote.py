@@ -95,7 +95,7 @@ def spoil(count: itertools.count[int], at: int, how: str, path: str = "") -> Non
     def spoilt_put(path: Path, value: Any, exclusive: bool = False) -> int:
         # Who holds a lock renews it every few seconds: how often depends on the time alone.
         renewal = path.parent.name == "locks" and not exclusive
-        n = 0 if renewal else next(count)
+        n = -1 if renewal else next(count)
         if 0 < at <= n:
             reached.set()
         if how == "full" and reached.is_set():

@@ -301,3 +301,14 @@ def test_a_service_that_is_stopped_tidies_up_as_after_an_interrupt() -> None:
     )
     assert (ended.returncode, ended.stdout.strip()) == (130, "tidied up")
     assert ended.stderr.startswith("tiltflow: stopped; what is done is kept")
+
+
+def test_a_server_that_does_not_start_is_told_in_a_line(
+    tiltflow: Command, tiny_project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_server(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Timed out while attempting to connect to ephemeral Prefect API server.")
+
+    monkeypatch.setattr("flows.session.session", no_server)
+    complaint = tiltflow("run", tiny_project, "--until", "motion").complaint
+    assert "embedded server does not answer: try again when the machine is less busy" in complaint

@@ -35,6 +35,7 @@ OTHER_COMMANDS = {
     "subset",
     "watch",
     "serve",
+    "simulate",
 }
 THREADS = ("--cluster", "threads", "--workers", "2")
 

@@ -50,7 +50,7 @@ def following() -> Iterator[Bars]:
             reason = escape(news.outcome.reason)
             bars.console.print(f"[yellow]{escape(news.series)}  doubtful[/]  {reason}")
             return
-        if isinstance(news.outcome, progress.Waiting):
+        if isinstance(news.outcome, progress.Waiting | progress.OnBranch):
             bars.console.print(f"{escape(news.series)}  {escape(news.outcome.reason)}")
             return
         ended = f"{news.series}  " if isinstance(news.outcome, str) else name

@@ -13,7 +13,7 @@ from flows.presets import PRESETS, branch_of
 from flows.session import tell_doubts
 from flows.several import at_once, busy_elsewhere, each
 from flows.tomogram import tomogram
-from tasks import approvals, cluster
+from tasks import approvals, cluster, progress
 from tasks.parameters import Execution
 from tasks.plan import chosen_series
 from tasks.store import parse_project
@@ -81,6 +81,9 @@ def workflow(
             if part:
                 approvals.follow(parse_project(project).series(name), on, branch)
             asks = None if part else approve
+            if len(pipelines) > 1:
+                news = progress.OnBranch(f"branch {on}")
+                progress.tell(progress.Progress(name, "branch", 0, 0, news))
             outcomes += tomogram(project, name, pipeline, on, of.until, running, asks, [*of.also])
         return outcomes
 

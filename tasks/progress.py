@@ -31,6 +31,13 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class OnBranch:
+    """Which of several branches a series has come to."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far one step of one series is.
 
@@ -41,7 +48,7 @@ class Progress:
         Units of work.
     outcome : object or None
         At its end: the step's outcome, the reason of a failure, why a file was left out, or a
-        doubt; before it begins: what it waits for.
+        doubt; before it begins: what it waits for, or the branch.
     """
 
     series: str

@@ -91,6 +91,5 @@ def test_the_reference_has_every_parameter_with_its_meaning() -> None:
 def test_the_reference_tells_range_unit_and_default() -> None:
     page = reference.pages()["parameters.md"]
     assert "| `max_resolution` | high-resolution end of the fit \\[Å\\] | number > 0 | 5 |" in page
-    assert "| `size` |" not in page
     assert "| 2 numbers | 4,4 |" in page
     assert "| `measure`, `1`, `-1` | `measure` |" in page

@@ -62,6 +62,8 @@ def test_the_tutorials_presets_make_every_output_and_nothing_twice(
         run = ("run", project, "--preset", f"tutorial-{way}", "--branch", way, *OWN)
         ended = tiltflow(*run)
         assert (ended.code, ended.err) == (0, "")
+        told = [line.split()[2] for line in ended.out.splitlines() if "TS_01  branch" in line]
+        assert told == [branch for branch in OUTPUTS if branch.startswith(way)]
     series = parse_project(project).series("TS_01")
     for branch, steps in OUTPUTS.items():
         for step in steps.split():

@@ -37,15 +37,20 @@ from tasks.truth import SimulationParameters
 
 @dataclass(frozen=True)
 class Timed:
-    """A unit's function that tells how long it took, and how much of a core."""
+    """A unit's function that notes in a file how long it took, and how much of a core."""
 
     function: Callable[..., Any]
+    step: str
+    folder: str
 
-    def __call__(self, *arguments: Any) -> tuple[Any, float, float]:
-        """Return the report, the wall time and the CPU time [s]."""
-        began, cpu = time.perf_counter(), time.process_time()
+    def __call__(self, *arguments: Any) -> Any:
+        """Return what the function returns."""
+        began, cpu = time.perf_counter(), time.thread_time()
         report = self.function(*arguments)
-        return report, time.perf_counter() - began, time.process_time() - cpu
+        wall, own = time.perf_counter() - began, time.thread_time() - cpu
+        with open(f"{self.folder}/{os.getpid()}", "a") as file:
+            file.write(f"{self.step} {wall} {own}\n")
+        return report
 
 
 @dataclass
@@ -59,21 +64,27 @@ class Spent:
 
 @contextmanager
 def spent_by_steps() -> Iterator[dict[str, Spent]]:
-    """Measure the units of all steps that run meanwhile."""
+    """Measure the units of all steps that run meanwhile; the figures are there at the end."""
     whole, spent = work.scatter, defaultdict[str, Spent](Spent)
+    with tempfile.TemporaryDirectory() as folder:
 
-    def timed(function: Callable[..., Any], units: Sequence[Unit], execution: Execution) -> Any:
-        name = function.__module__.rpartition(".")[2]
-        for unit, (report, wall, cpu) in whole(Timed(function), units, execution):
-            one = spent[name]
-            one.units, one.wall, one.cpu = one.units + 1, one.wall + wall, one.cpu + cpu
-            yield unit, report
+        def timed(
+            function: Callable[..., Any], units: Sequence[Unit], execution: Execution, **how: Any
+        ) -> Any:
+            step = function.__module__.rpartition(".")[2]
+            return whole(Timed(function, step, folder), units, execution, **how)
 
-    work.scatter = timed
-    try:
-        yield spent
-    finally:
-        work.scatter = whole
+        work.scatter = timed
+        try:
+            yield spent
+        finally:
+            work.scatter = whole
+            for file in Path(folder).iterdir():
+                for line in file.read_text().splitlines():
+                    step, wall, cpu = line.split()
+                    one = spent[step]
+                    one.units, one.wall = one.units + 1, one.wall + float(wall)
+                    one.cpu += float(cpu)
 
 
 def nothing(number: int) -> dict[str, int]:
@@ -137,17 +148,22 @@ def real_steps(folder: str, series: int, size: int) -> None:
     for width in (1, 2):
         project = simulated(Path(folder, str(width)), seed=1, series=series, size=size)
         with cluster.opened(Execution(cluster="local", series_at_once=width)) as running:
-            unit, _ = cost_of_a_unit(running, project)
+            wall, cpu = cost_of_a_unit(running, project)
             with spent_by_steps() as spent:
-                began = time.perf_counter()
+                began, own = time.perf_counter(), time.process_time()
                 session(project, execution=running)
-                taken = time.perf_counter() - began
+                taken, own = time.perf_counter() - began, time.process_time() - own
         busy = sum(one.wall for one in spent.values())
-        print(f"{width} series at once: {taken:.1f} s, workers busy {busy / workers / taken:.0%}")
+        work_done = sum(one.cpu for one in spent.values())
+        print(
+            f"{width} series at once: {taken:.1f} s, workers busy {busy / workers / taken:.0%}; "
+            f"CPU of units {work_done:.1f} s, of the flow's process {own:.1f} s"
+        )
         for name, one in spent.items():
             print(
                 f"  {name:<14}{one.units:4d} units of {one.wall / one.units:6.3f} s, "
-                f"{one.cpu / one.units:6.3f} s of CPU: overhead {unit * one.units / one.wall:.1%}"
+                f"{one.cpu / one.units:6.3f} s of CPU: overhead {wall * one.units / one.wall:.1%}, "
+                f"of CPU {cpu * one.units / one.cpu:.1%}"
             )
 
 

@@ -23,6 +23,10 @@ SeriesName = Annotated[str, shown("name of the tilt series, e.g. TS_01")]
 SeriesNames = Annotated[list[str] | None, shown("names of the tilt series; empty: all")]
 Branch = Annotated[str, shown("name under which the results are kept together")]
 Until = Annotated[str | None, shown("last step wanted; empty: the tomogram")]
+Also = Annotated[
+    list[str] | None,
+    shown("further steps, which no other reads: preprocess, transform, thickness, ctf3d, …"),
+]
 Subset = Annotated[str | None, shown("named subset of the project to take; empty: all")]
 Approve = Annotated[
     list[str] | None,

@@ -25,7 +25,9 @@ from flows.cli_common import (
     names_of,
     run_flow,
 )
-from flows.options import PRESETS, options_of, pipeline_from
+from flows.cli_run import request_before, run
+from flows.options import options_of, pipeline_from
+from flows.presets import PRESETS
 from tasks.errors import UserError, WrongParameter, one_line
 from tasks.formats.errors import FormatError
 from tasks.parameters import (
@@ -36,6 +38,7 @@ from tasks.parameters import (
     SumParameters,
 )
 from tasks.steps import STEPS
+from tasks.truth import SimulationParameters
 from tasks.watch import WatchParameters
 
 app = typer.Typer(
@@ -93,107 +96,7 @@ def import_command(project: ProjectArgument, parameters: ImportParameters) -> No
     console.import_reports(records)
 
 
-@app.command()
-def run(
-    project: ProjectArgument,
-    config: Annotated[Path | None, typer.Option(help="YAML file: see `tiltflow config`")] = None,
-    preset: Annotated[str | None, typer.Option(help=" or ".join(PRESETS))] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="step.parameter=value, e.g. motion.binning=2")
-    ] = None,
-    series: SeriesOption = None,
-    until: Annotated[str | None, typer.Option(help="last step wanted: " + ", ".join(STEPS))] = None,
-    branch: BranchOption = "main",
-    approve: Annotated[
-        str | None, typer.Option(help="ask after these steps, e.g. alignment,thickness")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option(help="print what would run, and why")] = False,
-    cluster: ClusterOption = "auto",
-    workers: WorkersOption = None,
-    gpus: GpusOption = None,
-    memory: MemoryOption = None,
-    subset: SubsetOption = None,
-) -> None:
-    """Take the series to tomograms: every step that is not done."""
-    before = None if preset or config else _request_before(project, branch)
-    pipeline = pipeline_from(preset, config, set_, before)
-    if until is not None and until not in STEPS:
-        raise WrongParameter(f"--until {until}: there are {', '.join(STEPS)}")
-    from tasks.subset_use import within_run
-
-    names, pipeline = within_run(project, names_of(series), subset, pipeline)
-    waits = names_of(approve)
-    if dry_run or (not waits and _nothing_to_do(project, pipeline, names, branch, until)):
-        _print_plan(project, pipeline, names, branch, until, dry_run)
-        return
-    from flows.session import session as run_session
-
-    execution = execution_of(cluster, workers, gpus, memory)
-    run_flow(run_session, project, pipeline, names, branch, until, execution, waits)
-
-
-def _request_before(project: str, branch: str) -> Pipeline:
-    """Return the parameters of the last run on a branch, telling which are not the defaults."""
-    from tasks.plan import requested_pipeline
-    from tasks.store import parse_project
-
-    parse_project(project).require()
-    before = requested_pipeline(parse_project(project), branch)
-    told = [
-        f"{step}.{name}={value}"
-        for step, fields in before.model_dump(exclude_defaults=True).items()
-        for name, value in fields.items()
-    ]
-    if told:
-        console.say(f"as in the last run on branch {branch}: {', '.join(told)}")
-    return before
-
-
-def _plans(
-    project: str, pipeline: Pipeline, series: list[str] | None, branch: str, until: str | None
-) -> dict[str, Any]:
-    from tasks.plan import chosen_series, plan
-    from tasks.store import parse_project
-
-    return {
-        name: plan(parse_project(project).series(name), pipeline, branch, until)
-        for name in chosen_series(project, series)
-    }
-
-
-def _nothing_to_do(
-    project: str, pipeline: Pipeline, series: list[str] | None, branch: str, until: str | None
-) -> bool:
-    plans = _plans(project, pipeline, series, branch, until)
-    return all(
-        step.state == "done" and step.result.series.pointer(branch, name) == step.result.key
-        for steps in plans.values()
-        for name, step in steps.items()
-    )
-
-
-def _print_plan(
-    project: str,
-    pipeline: Pipeline,
-    series: list[str] | None,
-    branch: str,
-    until: str | None,
-    dry_run: bool,
-) -> None:
-    plans = _plans(project, pipeline, series, branch, until)
-    if not dry_run:
-        console.say(f"nothing to do: {len(plans)} series are done on branch {branch}")
-        return
-    rows = [
-        {"series": name, "step": step, "would": _would(found.state), "because": found.why}
-        for name, steps in plans.items()
-        for step, found in steps.items()
-    ]
-    console.table(f"branch {branch}", rows)
-
-
-def _would(state: str) -> str:
-    return {"done": "be skipped", "unfinished": "be finished"}.get(state, "run")
+app.command()(run)
 
 
 def _add_step_command(name: str, model: type[Parameters], about: str) -> None:
@@ -303,7 +206,7 @@ def watch(
 
     into = project_of(directory, project)
     known = not (preset or config) and parse_project(into).exists()
-    before = _request_before(into, branch) if known else None
+    before = request_before(into, branch) if known else None
     pipeline = pipeline_from(preset, config, set_, before)
     execution = execution_of(cluster, workers, gpus, memory)
     run_flow(
@@ -322,6 +225,25 @@ def serve(
     where = os.environ.get("PREFECT_API_URL", f"http://127.0.0.1:{port}/api").removesuffix("/api")
     console.say(f"open {where} when it answers, in half a minute")
     serve_all(port, limit)
+
+
+@app.command()
+@options_of(SimulationParameters)
+def simulate(
+    directory: Annotated[Path, typer.Argument(help="folder of movies, mdocs, gain and truth.json")],
+    parameters: SimulationParameters,
+    cluster: ClusterOption = "auto",
+    workers: WorkersOption = None,
+    gpus: GpusOption = None,
+    memory: MemoryOption = None,
+) -> None:
+    """Simulate tilt-series movies with known truth, laid out as EMPIAR-10164."""
+    from tasks.cluster import opened
+    from tasks.simulate import simulate_dataset
+
+    with opened(execution_of(cluster, workers, gpus, memory)) as running:
+        truth = simulate_dataset(directory, parameters, running)
+    console.say(f"{directory}: {', '.join(series.name for series in truth.series)}")
 
 
 @app.command()

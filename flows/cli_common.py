@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from flows import console
 from flows.options import validated
+from tasks.errors import UserError, one_line
 from tasks.parameters import Execution
 
 ProjectArgument = Annotated[str, typer.Argument(help="folder or URL of the project")]
@@ -29,6 +31,13 @@ ClusterOption = Annotated[
 WorkersOption = Annotated[int | None, typer.Option(help="workers; default: one per GPU or core")]
 GpusOption = Annotated[str | None, typer.Option(help="GPUs to use, e.g. 0,1, or none")]
 MemoryOption = Annotated[str | None, typer.Option(help="memory of one worker, e.g. 8GB")]
+
+
+PATIENCE = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
+
+
+class NoServer(UserError):
+    """Prefect's embedded server did not start."""
 
 
 def names_of(series: str | None) -> list[str] | None:
@@ -64,4 +73,14 @@ def run_flow(flow: Callable[..., Any], *arguments: Any) -> Any:
         console.following() as bars,
         asked_by(ask if asking.in_terminal() else None),
     ):
-        return flow(*arguments)
+        try:
+            return flow(*arguments)
+        except RuntimeError as error:
+            if "ephemeral Prefect API server" not in str(error):
+                raise
+            raise NoServer(
+                "Prefect's embedded server does not answer: try again when the machine is less "
+                "busy, allow more than "
+                f"{PATIENCE}={os.environ.get(PATIENCE)}, or name a server by PREFECT_API_URL: "
+                f"{one_line(error)}"
+            ) from error

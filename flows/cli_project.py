@@ -10,7 +10,8 @@ import typer
 
 from flows import console
 from flows.cli_common import BranchOption, ProjectArgument, SeriesOption, SubsetOption, names_of
-from flows.options import PRESETS, as_yaml, pipeline_from
+from flows.options import as_yaml, pipeline_from
+from flows.presets import PRESETS
 
 
 def show(

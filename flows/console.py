@@ -53,7 +53,7 @@ def following() -> Iterator[Bars]:
         if isinstance(news.outcome, progress.Warned):
             bars.console.print(f"[yellow]warning[/]  {escape(news.outcome.reason)}")
             return
-        if isinstance(news.outcome, progress.Waiting):
+        if isinstance(news.outcome, progress.Waiting | progress.OnBranch):
             bars.console.print(f"{escape(news.series)}  {escape(news.outcome.reason)}")
             return
         ended = f"{news.series}  " if isinstance(news.outcome, str) else name

@@ -13,40 +13,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
+from flows.presets import PRESETS, Values, values_of
 from tasks.errors import WrongParameter
 from tasks.parameters import Pipeline
 
 Model = TypeVar("Model", bound=BaseModel)
-
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "default": {},
-    "fast": {
-        "motion": {"align": False},
-        "markerfree": {"pixel_size": 20.0, "rounds": 2, "local": False},
-        "reconstruct": {"binning": 8},
-    },
-    # As the Scipion tutorial on EMPIAR-10164: super-resolution movies, bin 4, SIRT-like. By gold:
-    # one rotation, magnification and tilt angles fixed; without: AreTomo's volume.
-    "tutorial-fiducial": {
-        "motion": {"binning": 2.0},
-        "align": {"select": False, "local": "off"},
-        "reconstruct": {
-            "alignment": "fiducial",
-            "binning": 4,
-            "thickness": 1836.0,
-            "sirt_like_iterations": 8,
-        },
-    },
-    "tutorial-markerfree": {
-        "motion": {"binning": 2.0},
-        "reconstruct": {
-            "alignment": "markerfree",
-            "binning": 4,
-            "thickness": 1836.0,
-            "sirt_like_iterations": 8,
-        },
-    },
-}
 
 
 def options_of(model: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -179,25 +150,53 @@ def pipeline_from(
 ) -> Pipeline:
     """Return the pipeline's parameters: a preset, then a YAML file, then ``step.name=value``.
 
-    What was asked for `before` counts in place of the default preset.
+    Of a preset of several branches it is that of the first one. What was asked for `before`
+    counts in place of the default preset.
 
     Raises
     ------
     WrongParameter
         If one of them names an unknown preset or parameter, or has an unusable value.
     """
+    base = before.model_dump() if before and not preset else values_of(_known(preset or "default"))
+    return _validated_layers(base, changes_from(config, assignments))
+
+
+def changes_from(config: Path | None, assignments: list[str] | None) -> dict[str, dict[str, Any]]:
+    """Return what a YAML file and then ``step.name=value`` change: step → parameter → value."""
+    return _joined(_yaml(config), assigned(assignments or []))
+
+
+def pipelines_of(preset: str, changes: Values) -> dict[str, Pipeline]:
+    """Return the parameters of each branch of a preset, by the ending of its name.
+
+    Raises
+    ------
+    WrongParameter
+        If there is no such preset, or a change names an unknown parameter or an unusable value.
+    """
+    return {
+        part: _validated_layers(values_of(preset, part), changes)
+        for part in PRESETS[_known(preset)]
+    }
+
+
+def _validated_layers(*layers: Values) -> Pipeline:
+    return validated(Pipeline, _joined(*layers))
+
+
+def _joined(*layers: Values) -> dict[str, dict[str, Any]]:
     values: dict[str, dict[str, Any]] = {}
-    base = before.model_dump() if before and not preset else _preset(preset or "default")
-    for layer in (base, _yaml(config), assigned(assignments or [])):
+    for layer in layers:
         for step, fields in layer.items():
             values.setdefault(step, {}).update(fields)
-    return validated(Pipeline, values)
+    return values
 
 
-def _preset(name: str) -> dict[str, dict[str, Any]]:
-    if name not in PRESETS:
-        raise WrongParameter(f"preset {name!r}: there are {', '.join(PRESETS)}")
-    return PRESETS[name]
+def _known(preset: str) -> str:
+    if preset not in PRESETS:
+        raise WrongParameter(f"preset {preset!r}: there are {', '.join(PRESETS)}")
+    return preset
 
 
 def _yaml(path: Path | None) -> dict[str, dict[str, Any]]:

@@ -29,6 +29,7 @@ from flows import steps
 from flows.session import import_series, session
 from flows.tomogram import tomogram
 from flows.watch import watch
+from flows.workflow import workflow
 from tasks.errors import UserError
 from tasks.steps import STEPS
 
@@ -38,13 +39,14 @@ LOOPBACK = "127.0.0.1"
 
 
 def deployments() -> list[RunnerDeployment]:
-    """Return what is served: import, watch, session, tomogram, and each step."""
+    """Return what is served: import, watch, session, workflow, tomogram, and each step."""
     first, *others = STEPS
     alone = [getattr(steps, name) for name in (first, "average", *others)]
     return [
         _deployed(import_series, limit=None),
         _watch(),
         _deployed(session),
+        _deployed(workflow),
         _deployed(tomogram),
         *(_deployed(step, tags=["tiltflow", "step"]) for step in alone),
     ]

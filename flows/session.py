@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from prefect import flow
 
 from flows.approval import require_somebody
-from flows.arguments import Approve, Branch, Project, SeriesNames, Subset, Until, run_name
+from flows.arguments import Also, Approve, Branch, Project, SeriesNames, Subset, Until, run_name
 from flows.several import at_once, attempt, busy_elsewhere, each, told
-from flows.tomogram import tomogram
-from tasks import cluster, progress
-from tasks.approvals import checked
+from flows.tomogram import checked, tomogram
+from tasks import approvals, cluster, progress
 from tasks.discover import Source, find_sources
 from tasks.gain import GainCheck
 from tasks.import_gain import check_orientation, with_orientation
@@ -33,6 +32,7 @@ def session(
     execution: Execution = Execution(),
     approve: Approve = None,
     subset: Subset = None,
+    also: Also = None,
 ) -> None:
     """Take many imported tilt series from movies to tomograms; what is done is skipped.
 
@@ -54,18 +54,21 @@ def session(
         Steps after which each series waits for approval: alignment, or names of steps
     subset
         Named subset of the project to take; of one of views, the others are left out
+    also
+        Further steps, which no other reads: preprocess, transform, thickness, ctf3d, …
 
     Raises
     ------
     SomeSeriesFailed
         After all others are finished.
     """
-    require_somebody(checked(approve))
+    require_somebody(approvals.checked(approve))
+    also = checked(also)
     series, pipeline = within_run(project, series, subset, pipeline)
     with cluster.opened(execution) as running:
         each(
             chosen_series(project, series),
-            lambda name: tomogram(project, name, pipeline, branch, until, running, approve),
+            lambda name: tomogram(project, name, pipeline, branch, until, running, approve, also),
             at_once(running),
             busy_elsewhere(project, branch),
         )

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from threadpoolctl import threadpool_limits
 
 from flows.tomogram import branch_lock
-from tasks import locks, progress
+from tasks import cluster, locks, progress
 from tasks.cluster import THREADS, SchedulerLost
 from tasks.errors import UserError, one_line
 from tasks.parameters import Execution
@@ -18,6 +18,7 @@ from tasks.store import parse_project
 
 Done = TypeVar("Done")
 AT_ONCE = 2  # while one series decides on its views in this process, the workers have the other's
+SHARE = 16  # workers: so many have two or three units each of a series of 41 views
 
 
 class SomeSeriesFailed(UserError):
@@ -36,7 +37,11 @@ class SomeSeriesFailed(UserError):
 
 def at_once(execution: Execution) -> int:
     """Return how many series are under way at once."""
-    return execution.series_at_once or (1 if execution.cluster == THREADS else AT_ONCE)
+    if execution.series_at_once:
+        return execution.series_at_once
+    if execution.cluster == THREADS:
+        return 1
+    return AT_ONCE + cluster.worker_count(execution) // SHARE
 
 
 def busy_elsewhere(project: str, branch: str) -> Callable[[str], bool]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 
 from prefect import Task, flow
 
 from flows.approval import approved, require_somebody
-from flows.arguments import Approve, Branch, Project, SeriesName, Until
+from flows.arguments import Also, Approve, Branch, Project, SeriesName, Until
 from tasks import approvals, cluster, locks, progress
 from tasks.align import align
 from tasks.choice import settled
@@ -18,7 +19,7 @@ from tasks.ctf2d import ctf2d
 from tasks.ctf3d import ctf3d
 from tasks.dose import dose
 from tasks.erase import erase
-from tasks.errors import UserError, one_line
+from tasks.errors import UserError, WrongParameter, one_line
 from tasks.exclude import exclude
 from tasks.fiducials import fiducials
 from tasks.markerfree import markerfree
@@ -26,7 +27,7 @@ from tasks.motion import motion
 from tasks.parameters import Execution, Parameters, Pipeline
 from tasks.preprocess import preprocess
 from tasks.reconstruct import reconstruct
-from tasks.steps import needed
+from tasks.steps import STEPS, needed
 from tasks.store import Series, checked_name, parse_project
 from tasks.thickness import thickness
 from tasks.transform import transform
@@ -61,6 +62,7 @@ def tomogram(
     until: Until = None,
     execution: Execution = Execution(),
     approve: Approve = None,
+    also: Also = None,
 ) -> list[Outcome]:
     """Take one imported tilt series from movies to tomogram; what is done is skipped.
 
@@ -80,18 +82,19 @@ def tomogram(
         Where and how wide the work is executed; never changes a result
     approve
         Steps after which the run waits for approval: alignment, or names of steps
+    also
+        Further steps, which no other reads: preprocess, transform, thickness, ctf3d, …
 
     Returns
     -------
     list of Outcome
         One for each step: its result's URL and a line about it.
     """
-    waits = approvals.checked(approve)
+    waits, also = approvals.checked(approve), checked(also)
     require_somebody(waits)
     of = parse_project(project).series(series)
     of.project.note_request(branch, pipeline.model_dump(mode="json"))
     outcomes: list[Outcome] = []
-    also: list[str] = []
     changed: dict[str, Parameters] = {}
     with cluster.opened(execution) as running, alone_on_branch(of, branch):
         while len(outcomes) < len(steps := needed(pipeline, until, also)):
@@ -108,6 +111,20 @@ def tomogram(
                 also.append(step)
                 pipeline = settled(pipeline, of.result(step, outcomes[-1].key))
     return outcomes
+
+
+def checked(also: Sequence[str] | None) -> list[str]:
+    """Return the names of further steps.
+
+    Raises
+    ------
+    WrongParameter
+        If there is no such step.
+    """
+    for name in also or ():
+        if name not in STEPS:
+            raise WrongParameter(f"also: no step {name!r}: there are {', '.join(STEPS)}")
+    return list(also or ())
 
 
 def alone_on_branch(series: Series, branch: str) -> AbstractContextManager[object]:

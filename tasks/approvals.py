@@ -68,5 +68,13 @@ def chosen(series: Series, branch: str, step: str, asked: Parameters) -> Paramet
     return type(asked).model_validate(note["chosen"])
 
 
+def follow(series: Series, branch: str, first: str) -> None:
+    """Let a branch go on with what was said of the results of branch `first`."""
+    for step in STEPS:
+        note: Any = series.project.read_json(_path(series, first, step))
+        if note is not None:
+            series.project.write_json(_path(series, branch, step), note)
+
+
 def _path(series: Series, branch: str, step: str) -> str:
     return f"{series.name}/approvals/{checked_name('branch', branch)}/{step}.json"

@@ -192,7 +192,7 @@ def worker_count(execution: Execution) -> int:
 
 
 def addresses(execution: Execution) -> list[str]:
-    """Return the addresses of the workers that units run on: those with GPUs, where there are any."""
+    """Return the addresses of the workers that units run on: with GPUs, if there are any."""
     workers = client_of(execution).scheduler_info(n_workers=-1)["workers"]
     wanted = slots_of(execution).resources or {}
     return [

@@ -30,6 +30,7 @@ from tasks.choice import settled_step
 from tasks.chunks.ctf3d import (
     Correcting,
     back_project_corrected,
+    can_score_hands,
     correct_plane,
     score_hands,
     transform_view,
@@ -111,7 +112,7 @@ def ctf3d(
         names = [f"plane-{level:+04d}" for level in layout.levels]
         reports |= work.scatter(
             back_project_corrected,
-            (hands if parameters.check_hand else [])
+            (hands if parameters.check_hand and can_score_hands(job.box.voxel) else [])
             + [
                 Unit(
                     slab_name(slab),

@@ -103,16 +103,21 @@ def _fit(
     reports: dict[str, Any] = work.scatter(chunks.measure_view, units, memory=memory)
     centre = [defocus for defocus in expected if defocus is not None]
     middle = sorted(centre)[len(centre) // 2] if centre else None
-    return fit_strips(
-        [chunks.wedges_from_report(reports[unit.name]) for unit in units],
-        [record.views[i].tilt_angle for i in used],
-        sampling.pixel_size,
-        chunks.search_of(parameters, middle),
-        voltage=acquisition.voltage,
-        cs=acquisition.cs,
-        amplitude_contrast=acquisition.amplitude_contrast,
-        phase_shift=parameters.phase_shift,
-    )
+    try:
+        return fit_strips(
+            [chunks.wedges_from_report(reports[unit.name]) for unit in units],
+            [record.views[i].tilt_angle for i in used],
+            sampling.pixel_size,
+            chunks.search_of(parameters, middle),
+            voltage=acquisition.voltage,
+            cs=acquisition.cs,
+            amplitude_contrast=acquisition.amplitude_contrast,
+            phase_shift=parameters.phase_shift,
+        )
+    except ValueError as error:  # too few rings between the resolutions
+        raise UnusableData(
+            f"{record.name}: {error} (--box), or a higher --min-resolution"
+        ) from error
 
 
 def _estimate(fit: StripFit) -> CtfEstimate:

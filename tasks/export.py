@@ -22,7 +22,7 @@ from tasks.export_fiducials import write_beads
 from tasks.export_imod import Say, write_angles, write_reconstruction
 from tasks.export_motion import write_motion
 from tasks.export_novactf import write_planes
-from tasks.export_stacks import write_stacks
+from tasks.export_stacks import write_prepared, write_stacks
 from tasks.formats.mrc import write_stack, write_volume
 from tasks.record import TiltSeries
 from tasks.steps import ALIGNMENTS
@@ -69,6 +69,10 @@ class Source:
         """Pixel of the motion-corrected images [Å]."""
         return self.record.acquisition.pixel_size * self.motion_binning
 
+    def result(self, step: str) -> Result | None:
+        """Return the result of a step that these rest on, None where they rest on none."""
+        return self.series.result(step, self.keys[step]) if step in self.keys else None
+
     @property
     def motion_binning(self) -> float:
         """Raw pixels per pixel of the motion-corrected images."""
@@ -99,8 +103,8 @@ def export_series(
         stack, .aln (local shifts included), list of angles and doses, tomogram. novactf: the
         files of imod, and ``defocus_file_k`` of each plane that novaCTF has. mrc:
         ``out/TS_01.st``, its odd and even halves, the dose-weighted sums if there are, motion,
-        ``out/TS_01_rec.mrc`` (of ctf3d ``out/TS_01_ctf3d_rec.mrc``), and what `ctf2d`,
-        `preprocess` and `transform` have made.
+        ``out/TS_01_rec.mrc`` (of ctf3d ``out/TS_01_ctf3d_rec.mrc``), and what `erase`,
+        `dose`, `ctf2d`, `preprocess` and `transform` have made.
     out : Path
         Folder, made where it does not exist.
     say : callable, optional
@@ -130,6 +134,8 @@ def export_series(
             if source.motion is not None:
                 stars, table = folder / f"{series}_motion", folder / f"{series}_motion.csv"
                 write_motion(stars, table, source.record, source.motion, say)
+            erased, weighted = (source.result(step) for step in ("erase", "dose"))
+            write_prepared(folder, source.record, erased, weighted, source.pixel_size)
             write_stacks(folder, of, branch, say)
             _write_tomogram(folder, source, say)
             files = _names(folder)

@@ -1,4 +1,4 @@
-"""Stacks of ctf2d, preprocess and transform as MRC files with their angles."""
+"""Stacks of erase, dose, ctf2d, preprocess and transform as MRC files with their angles."""
 
 from __future__ import annotations
 
@@ -12,10 +12,37 @@ from numpy.typing import NDArray
 from tasks.ctf_provenance import CTF_CORRECTED
 from tasks.formats.imod import write_tilts
 from tasks.formats.mrc import write_stack
+from tasks.record import TiltSeries
 from tasks.store import Result, Series
 from tasks.tables import current_result
 
 Say = Callable[[str], None]
+
+
+def write_prepared(
+    folder: Path, record: TiltSeries, erased: Result | None, weighted: Result | None, pixel: float
+) -> None:
+    """Write ``TS_01_erased.mrc`` and ``_dose.mrc``, where these results hold images.
+
+    Parameters
+    ----------
+    folder : Path
+    record : TiltSeries
+    erased, weighted : Result or None
+        Of the steps `erase` and `dose`.
+    pixel : float
+        Of the images [Å].
+    """
+    angles = [view.tilt_angle for view in record.views]
+    for result, what, said in (
+        (erased, "erased", "X-rays erased"),
+        (weighted, "dose", "X-rays erased, weighted by dose"),
+    ):
+        if result is not None and "images" in result.group():
+            name = f"{record.name}_{what}"
+            labels = [f"tiltflow {result.step}: {said}"]
+            write_stack(folder / f"{name}.mrc", _each(result), pixel, labels=labels)
+            write_tilts(folder / f"{name}.rawtlt", angles)
 
 
 def write_stacks(folder: Path, series: Series, branch: str, say: Say) -> None:

@@ -38,6 +38,13 @@ class Warned:
 
 
 @dataclass(frozen=True)
+class OnBranch:
+    """Which of several branches a series has come to."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far one step of one series is.
 
@@ -48,7 +55,7 @@ class Progress:
         Units of work.
     outcome : object or None
         At its end: the step's outcome, the reason of a failure, why a file was left out, or a
-        doubt; before it begins: what it waits for, or a warning.
+        doubt; before it begins: what it waits for, a warning, or the branch.
     """
 
     series: str

@@ -6,13 +6,18 @@ The truth of a data set lies beside it, in ``truth.json``.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from kernels.ctf import Ctf
 from tasks.parameters import Parameters
 from tasks.record import Geometry, Record
+
+
+def _listed(value: Any) -> Any:
+    """Return the numbers of ``-60,60``, as the command line has them."""
+    return [one for one in value.split(",") if one] if isinstance(value, str) else value
 
 
 class SimulationParameters(Parameters):
@@ -34,7 +39,7 @@ class SimulationParameters(Parameters):
     max_thickness: float = Field(1800.0, ge=200, description="thickest slab [Å]")
     min_defocus: float = Field(20000.0, gt=0, description="smallest target underfocus [Å]")
     max_defocus: float = Field(40000.0, gt=0, description="largest target underfocus [Å]")
-    dark_views: tuple[float, ...] = Field(
+    dark_views: Annotated[tuple[float, ...], BeforeValidator(_listed)] = Field(
         (-60.0,), description="nominal tilts at which a grid bar blocks the view [°]"
     )
 

@@ -89,7 +89,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         settings.PREFECT_LOGGING_TO_API_ENABLED: False,
         settings.PREFECT_LOCAL_STORAGE_PATH: tmp_path_factory.mktemp("storage"),
     }
-    with prefect_test_harness(server_startup_timeout=180), settings.temporary_settings(own):
+    with prefect_test_harness(server_startup_timeout=500), settings.temporary_settings(own):
         yield
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("kernels", "tasks", "flows")  # each may import those before it
@@ -65,7 +66,7 @@ def test_workers_are_sent_functions_that_do_not_import_prefect() -> None:
     assert names
     code = f"import sys, {', '.join(names)}; print('prefect' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     assert done.stdout.strip() == "False"
 

@@ -36,6 +36,7 @@ Volume = NDArray[np.float32]
 # Phases of the CTF of a view, and its spectrum or those of its halves.
 Transformed = tuple[NDArray[np.float32], list[NDArray[np.complex64]]]
 BAND = 128  # rows in the middle on which hands are compared
+COARSE, FINE = 1 / 50, 0.45  # frequencies at which they are [1/Å, cycles per voxel]
 PARTS = 8  # of the band, whose scatter tells the error
 CHECK_DEPTH = 200.0  # Å that the comparison is deep: then even and odd views overlap in k
 
@@ -201,6 +202,11 @@ def _slab(
     )
 
 
+def can_score_hands(voxel: float) -> bool:
+    """Tell whether voxels of that size [Å] hold any frequency at which hands are compared."""
+    return FINE / voxel > 1.1 * COARSE
+
+
 def score_hands(
     transformed: Sequence[Transformed], how: Correcting, hand: int, midplane: float
 ) -> dict[str, float]:
@@ -289,7 +295,7 @@ def _agreement(
     ky = scipy.fft.fftfreq(box.shape[1], box.voxel)[:, None]
     kx = scipy.fft.rfftfreq(box.shape[2], box.voxel)
     k = np.hypot(ky, kx)
-    passed = (k > 1 / 50) & (k < 0.45 / box.voxel)
+    passed = (k > COARSE) & (k < FINE / box.voxel)
     one, other = (
         scipy.fft.irfft2(scipy.fft.rfft2(v) * passed, v.shape[1:])[:, :, outer] for v in volumes
     )

@@ -70,5 +70,8 @@ class Execution(Parameters):
         None, description="memory of one worker, e.g. '8GB'; empty: its share of this machine"
     )
     series_at_once: int | None = Field(
-        None, ge=1, description="tilt series under way at once; empty: 2 on a cluster, 1 on threads"
+        None,
+        ge=1,
+        description="tilt series under way at once; empty: 1 on threads, on a cluster 2, and "
+        "one more for every 16 workers",
     )

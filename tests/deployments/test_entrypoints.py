@@ -27,9 +27,9 @@ def test_an_entrypoint_leads_to_a_flow_that_says_what_it_does(entrypoint: str) -
     assert len((flow.description or "").splitlines()[0]) > 20
 
 
-def test_every_step_is_deployed_after_the_four_flows_over_series() -> None:
+def test_every_step_is_deployed_after_the_five_flows_over_series() -> None:
     flows = ["flows.session.import_series", "flows.watch.watch"]
-    flows += ["flows.session.session", "flows.tomogram.tomogram"]
+    flows += ["flows.session.session", "flows.workflow.workflow", "flows.tomogram.tomogram"]
     first, *others = STEPS
     steps = [first, "average", *others]
     assert [*flows, *(f"flows.steps.{name}" for name in steps)] == ENTRYPOINTS

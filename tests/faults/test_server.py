@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from fault_runs import Zygote, marks, of_one
+from patience import PATIENCE
 
 Fresh = Callable[[], str]
 
@@ -43,7 +44,7 @@ class Server:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             try:
                 with urllib.request.urlopen(f"{self.url}/health", timeout=5):
@@ -72,7 +73,7 @@ def test_a_run_outlives_the_restart_of_the_server(
     starter = Zygote(tmp_path, server.environment)
     project = fresh()
     running = starter.start(project, series=["TS_01"])
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not marks(project):
         assert time.monotonic() < deadline
         time.sleep(0.005)

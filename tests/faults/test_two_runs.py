@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from fault_runs import Zygote, marks, of_one
+from patience import PATIENCE
 
 Fresh = Callable[[], str]
 
@@ -52,7 +53,7 @@ def test_who_waits_goes_on_when_the_other_is_killed(
 ) -> None:
     project = fresh()
     first = zygote.start(project, until=until, series=["TS_01"])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not marks(project) and time.monotonic() < deadline:
         time.sleep(0.01)
     second = zygote.start(project, until=until, series=["TS_01"])

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from fault_runs import Zygote, content, marks, of_one
 from kill_once import KillOnce
+from patience import PATIENCE
 from tiny_steps import TAKEN
 
 from flows.tomogram import STEP_TASKS, tomogram
@@ -139,7 +140,7 @@ def test_a_killed_scheduler_costs_only_what_was_under_way(
     project = fresh()
     execution = {"cluster": dask_cluster.address}
     running = zygote.start(project, until="motion", execution=execution)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not marks(project):
         assert time.monotonic() < deadline
         time.sleep(0.005)

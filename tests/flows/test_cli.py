@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from tiny_steps import TAKEN
 
-from flows.options import PRESETS, pipeline_from
+from flows.options import pipeline_from
+from flows.presets import PRESETS
 from tasks.parameters import Pipeline
 from tasks.steps import STEPS
 from tasks.store import parse_project
@@ -33,6 +35,7 @@ OTHER_COMMANDS = {
     "subset",
     "watch",
     "serve",
+    "simulate",
 }
 THREADS = ("--cluster", "threads", "--workers", "2")
 
@@ -43,7 +46,7 @@ def in_a_process(*arguments: object) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "flows.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -291,7 +294,22 @@ cli.main()
 
 def test_a_service_that_is_stopped_tidies_up_as_after_an_interrupt() -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", STOPPED], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", STOPPED],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert (ended.returncode, ended.stdout.strip()) == (130, "tidied up")
     assert ended.stderr.startswith("tiltflow: stopped; what is done is kept")
+
+
+def test_a_server_that_does_not_start_is_told_in_a_line(
+    tiltflow: Command, tiny_project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_server(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Timed out while attempting to connect to ephemeral Prefect API server.")
+
+    monkeypatch.setattr("flows.session.session", no_server)
+    complaint = tiltflow("run", tiny_project, "--until", "motion").complaint
+    assert "embedded server does not answer: try again when the machine is less busy" in complaint

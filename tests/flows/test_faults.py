@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from patience import PATIENCE
 from prefect.settings import PREFECT_API_URL
 from slow_command import SLOWLY
 from zarr.storage import LocalStore
@@ -121,11 +122,9 @@ def test_a_disk_that_takes_no_more_is_one_line_and_is_not_tried_again(
         await whole(store, key, value)
 
     monkeypatch.setattr(LocalStore, "set", set_if_small)
-    started = time.monotonic()
     ended = tiltflow("run", tiny_project, "--until", "motion", "--series", "TS_01", *THREADS)
     assert re.search(rf"TS_01: /.*/images/c/\S+: {told}", ended.complaint)
     assert len(set(tries)) == len(tries)
-    assert time.monotonic() - started < 10
     monkeypatch.setattr(LocalStore, "set", whole)
     assert tiltflow("run", tiny_project, "--until", "motion", *THREADS).code == 0
 
@@ -153,7 +152,7 @@ def test_a_killed_run_is_taken_up_without_doing_again_what_is_done(
 ) -> None:
     arguments = ("run", tiny_project, "--series", "TS_01", "--until", "dose", *THREADS)
     process = subprocess.Popen(
-        [sys.executable, "-c", SLOWLY, *arguments],
+        [sys.executable, "-c", SLOWLY, "erase", *arguments],
         env={**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -161,7 +160,7 @@ def test_a_killed_run_is_taken_up_without_doing_again_what_is_done(
     )
     series = parse_project(tiny_project).series("TS_01")
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while not unfinished_units(tiny_project, "erase"):
             assert process.poll() is None
             assert time.monotonic() < deadline
@@ -170,7 +169,7 @@ def test_a_killed_run_is_taken_up_without_doing_again_what_is_done(
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     done = unfinished_units(tiny_project, "erase")
-    assert 0 < len(done) < 7
+    assert len(done) == 1
     motion = series.current("main", "motion")
     kept = {
         path: path.stat().st_mtime_ns
@@ -209,7 +208,7 @@ def test_a_worker_killed_in_mid_step_changes_nothing(
         victim = next(iter(pids.values()))
 
         def kill() -> None:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + PATIENCE
             while not unfinished_units(tiny_project, "motion") and time.monotonic() < deadline:
                 time.sleep(0.005)
             os.kill(victim, signal.SIGKILL)

@@ -6,7 +6,8 @@ from typing import Literal, get_args, get_origin
 import pytest
 import yaml
 
-from flows.options import PRESETS, as_yaml, pipeline_from, validated
+from flows.options import as_yaml, pipeline_from, validated
+from flows.presets import PRESETS
 from tasks.errors import WrongParameter
 from tasks.parameters import ExcludeParameters, ImportParameters, Pipeline
 
@@ -35,7 +36,7 @@ def test_later_layers_beat_earlier_ones(tmp_path: Path) -> None:
     made = pipeline_from("tutorial-markerfree", tmp_path / "p.yaml", ["motion.binning=4"])
     assert made.motion.binning == 4
     assert made.reconstruct.thickness == 900
-    assert made.reconstruct.sirt_like_iterations == 8
+    assert made.reconstruct.subsets == 8
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows.session import import_series, session
-from flows.several import SomeSeriesFailed
+from flows.several import SomeSeriesFailed, at_once
 from flows.tomogram import STEP_TASKS
 from tasks import progress
 from tasks import work as work_module
@@ -130,3 +130,13 @@ def test_a_fault_that_never_passes_is_given_up(
     with pytest.raises(SomeSeriesFailed, match="TS_01: input/output error"):
         session(tiny_project, series=["TS_01"], until="motion", execution=THREADS)
     assert fault.times == 4
+
+
+@pytest.mark.parametrize(("workers", "series"), [(1, 2), (15, 2), (16, 3), (64, 6)])
+def test_more_workers_take_more_series_at_once(
+    monkeypatch: pytest.MonkeyPatch, workers: int, series: int
+) -> None:
+    monkeypatch.setattr("tasks.cluster.worker_count", lambda _: workers)
+    assert at_once(Execution(cluster="tcp://somewhere:1")) == series
+    assert at_once(Execution(cluster="tcp://somewhere:1", series_at_once=5)) == 5
+    assert at_once(Execution(cluster="threads")) == 1

@@ -150,7 +150,7 @@ def test_a_watch_killed_in_mid_step_goes_on_when_it_is_started_again(
     session.write("TS_01")
     arguments = ("watch", str(session.folder), *AT_ONCE, "--until", "motion")
     process = subprocess.Popen(
-        [sys.executable, "-c", SLOWLY, *arguments],
+        [sys.executable, "-c", SLOWLY, "motion", *arguments],
         env={**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -158,6 +158,12 @@ def test_it_says_how_the_views_were_corrected(copy: Series) -> None:
     assert about["shape"] == list(result.array("0").shape)
 
 
+def test_hands_are_not_compared_where_voxels_are_too_coarse_to_tell(copy: Series) -> None:
+    result = corrected(copy, check_hand=True, binning=8)
+    assert result.attributes()["hand_scores"] == {}
+    assert "looks wrong" not in result.attributes()["message"]
+
+
 def test_novactfs_planes_are_as_many_for_all_views(copy: Series) -> None:
     counts = corrected(copy, compat="novactf", defocus_step=100.0).attributes()["planes"]["count"]
     assert len(set(counts)) == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +15,9 @@ from kernels.ctf_strip_fit import fit_strips
 from kernels.fourier import frequencies, irfft2, rfft2
 from kernels.geometry import View
 from tasks.chunks.ctf_strips import measure_view, memory_of_view, search_of, wedges_from_report
-from tasks.parameters import CtfParameters
+from tasks.ctf import ctf
+from tasks.errors import UnusableData
+from tasks.parameters import CtfParameters, Execution
 from tasks.record import Acquisition
 from tasks.store import Result
 
@@ -107,3 +111,10 @@ def test_memory_holds_a_few_images() -> None:
     large, small = memory_of_view((4096, 4096), 740), memory_of_view((1024, 1024), 740)
     assert large - small > 3 * 4 * (4096**2 - 1024**2)
     assert memory_of_view((3710, 3838), 750) < 1_000_000_000  # 0.42 GB in all were measured
+
+
+def test_a_range_of_few_rings_is_refused_on_a_line(finished_project: str, tmp_path: Path) -> None:
+    project = str(shutil.copytree(finished_project, tmp_path / "p.zarr"))
+    parameters = CtfParameters(method="strips", min_resolution=20, max_resolution=18)
+    with pytest.raises(UnusableData, match=r"^TS_01: \d rings between .* \(--box\), or a higher"):
+        ctf.fn(project, "TS_01", parameters, "main", Execution(cluster="threads", workers=2))

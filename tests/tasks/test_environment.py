@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 from tasks import environment
 
@@ -26,7 +27,7 @@ def start(home: Path, **settings: str) -> list[str]:
         env={**kept, "HOME": str(home), **settings},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=True,
     )
     return done.stdout.split()

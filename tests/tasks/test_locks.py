@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 from tasks import locks
 from tasks.locks import Holder, Lock, LockLost, holder_of, locked
@@ -94,7 +95,7 @@ def test_who_waits_is_told_once_who_holds_it(series: Series) -> None:
         thread.start()
         time.sleep(0.2)
         assert not got.is_set()
-    thread.join(5)
+    thread.join(PATIENCE)
     assert got.is_set()
     assert len(told) == 1
     assert f"{NAME}, which process {os.getpid()} on " in told[0]
@@ -154,14 +155,14 @@ def test_a_holder_elsewhere_that_writes_is_waited_for(series: Series) -> None:
         time.sleep(locks.SILENCE / 10)
     assert not taken.is_set()
     series.project.delete_object(f"TS_01/locks/{NAME}.1.json")
-    thread.join(5)
+    thread.join(PATIENCE)
     assert taken.is_set()
 
 
 def test_a_holder_taken_for_dead_learns_of_it(series: Series) -> None:
     with locked(series, NAME) as lock:
         left_by(series, elsewhere(), 2)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE
         while lock._lost is None and time.monotonic() < deadline:
             time.sleep(0.01)
         with pytest.raises(LockLost, match=r"^TS_01: process \d+ on node7 .* has taken over"):

@@ -189,9 +189,13 @@ class Series:
         value = self.project.read_json(self._path("branches", branch, step))
         return None if value is None else str(value["key"])
 
-    def point(self, branch: str, step: str, key: str) -> None:
-        """Let `branch` use the result `key` of `step`."""
-        self.project.write_json(self._path("branches", branch, step), {"key": key})
+    def point(self, branch: str, step: str, key: str | None) -> None:
+        """Let `branch` use the result `key` of `step`, or none."""
+        path = self._path("branches", branch, step)
+        if key is None:
+            self.project.delete_object(path)
+        else:
+            self.project.write_json(path, {"key": key})
 
     def failure(self, branch: str, step: str) -> str | None:
         """Return why `step` failed on `branch` at its last try, or None."""

@@ -112,6 +112,7 @@ def _server(url: str, port: int) -> Iterator[None]:
     given = os.environ | {
         "PREFECT_UI_API_URL": url,  # for the browser
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_V2_ENABLED": "false",  # that page asks another host for its settings
         "DO_NOT_TRACK": "1",
     }
     command = f"-m prefect server start --host {LOOPBACK} --port {port}".split()

@@ -22,7 +22,13 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLi
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.schedules import Interval
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    PREFECT_SERVER_API_AUTH_STRING,
+    Setting,
+    temporary_settings,
+)
 from prefect.types.entrypoint import EntrypointType
 
 from flows import steps
@@ -102,8 +108,11 @@ def serve_all(port: int, limit: int) -> None:
         serve(*deployments(), limit=limit, print_starting_message=False)
         return
     url = f"http://{LOOPBACK}:{port}/api"
-    with _server(url, port), temporary_settings({PREFECT_API_URL: url}):
-        os.environ["PREFECT_API_URL"] = url  # runs are processes of their own
+    ours: dict[Setting, str] = {PREFECT_API_URL: url}
+    if password := PREFECT_SERVER_API_AUTH_STRING.value():
+        ours[PREFECT_API_AUTH_STRING] = password.get_secret_value()
+    with _server(url, port), temporary_settings(ours):
+        os.environ |= {setting.name: value for setting, value in ours.items()}  # for its runs
         serve(*deployments(), limit=limit, print_starting_message=False)
 
 

@@ -15,6 +15,7 @@ from tasks.description import Description, order_is_default, with_angle
 from tasks.discover import SUFFIXES, Source
 from tasks.errors import UnusableData
 from tasks.formats.errors import shown
+from tasks.formats.files import file_name
 from tasks.formats.mdoc import Mdoc, MdocSection, section_from_values
 from tasks.formats.movie_names import split_name
 from tasks.formats.tilt_list import acquisition_order
@@ -131,7 +132,7 @@ def _with_ranges(mdoc: Mdoc) -> tuple[MdocSection, ...]:
 
 def _without_movie(mdoc: Mdoc, view: MdocSection) -> str:
     where = f"{mdoc.path}: [{view.kind} = {view.number}] has no SubFramePath"
-    stack = mdoc.path.parent / mdoc.header.get("ImageFile", mdoc.path.stem)
+    stack = mdoc.path.parent / (file_name(mdoc.header.get("ImageFile", "")) or mdoc.path.stem)
     if stack.is_file() and not any(other.movie_name for other in mdoc.views):
         return f"{where}: there are no movies; for the tilt series {stack} use --stack"
     return f"{where}: add the movie's name to the mdoc"

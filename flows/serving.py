@@ -26,7 +26,6 @@ from prefect.settings import (
     PREFECT_API_AUTH_STRING,
     PREFECT_API_URL,
     PREFECT_SERVER_API_AUTH_STRING,
-    Setting,
     temporary_settings,
 )
 from prefect.types.entrypoint import EntrypointType
@@ -108,7 +107,7 @@ def serve_all(port: int, limit: int) -> None:
         serve(*deployments(), limit=limit, print_starting_message=False)
         return
     url = f"http://{LOOPBACK}:{port}/api"
-    ours: dict[Setting, str] = {PREFECT_API_URL: url}
+    ours: dict[Any, str] = {PREFECT_API_URL: url}
     if password := PREFECT_SERVER_API_AUTH_STRING.value():
         ours[PREFECT_API_AUTH_STRING] = password.get_secret_value()
     with _server(url, port), temporary_settings(ours):

@@ -19,6 +19,7 @@ from tasks.store import parse_project
 
 pytestmark = pytest.mark.slow
 TOMOGRAM, MOTION = "flows.tomogram.tomogram", "flows.steps.motion"
+PASSWORD = "tilt:series"
 QUICK = {"cluster": "threads", "workers": 2}
 STEPS_TAKEN = ("motion", "exclude", "ctf", "erase", "dose", "coarse", "reconstruct")
 
@@ -40,8 +41,8 @@ def browser() -> Iterator[Callable[[str], Browser]]:
 def server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Start `tiltflow serve`."""
     home = tmp_path_factory.mktemp("serve")
-    command = "-m flows.cli serve --limit 3"
-    with running(home, command, PREFECT_RUNNER_POLL_FREQUENCY="1") as started:
+    given = {"PREFECT_RUNNER_POLL_FREQUENCY": "1", "PREFECT_SERVER_API_AUTH_STRING": PASSWORD}
+    with running(home, "-m flows.cli serve --limit 3", **given) as started:
         until(lambda: len(started.deployments()) == 5 + len(STEPS))
         yield started
 

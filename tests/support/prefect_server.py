@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
@@ -51,7 +52,7 @@ class Server:
         request = urllib.request.Request(
             f"{self.url}{path}",
             data=json.dumps(body).encode(),
-            headers={"content-type": "application/json"},
+            headers={"content-type": "application/json"} | self._credentials(),
         )
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -62,6 +63,12 @@ class Server:
                 if error.code != 503 or time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
+
+    def _credentials(self) -> dict[str, str]:
+        password = self.environment.get("PREFECT_SERVER_API_AUTH_STRING")
+        if password is None:
+            return {}
+        return {"authorization": f"Basic {base64.b64encode(password.encode()).decode()}"}
 
     def deployments(self) -> dict[str, dict[str, Any]]:
         """Return entrypoint → deployment."""

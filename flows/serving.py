@@ -109,7 +109,7 @@ def serve_all(port: int, limit: int) -> None:
     url = f"http://{LOOPBACK}:{port}/api"
     ours: dict[Any, str] = {PREFECT_API_URL: url}
     if password := PREFECT_SERVER_API_AUTH_STRING.value():
-        ours[PREFECT_API_AUTH_STRING] = password.get_secret_value()
+        ours[PREFECT_API_AUTH_STRING] = password
     with _server(url, port), temporary_settings(ours):
         os.environ |= {setting.name: value for setting, value in ours.items()}  # for its runs
         serve(*deployments(), limit=limit, print_starting_message=False)

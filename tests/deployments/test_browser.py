@@ -49,8 +49,10 @@ def server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 @pytest.fixture(scope="module")
 def ui(browser: Callable[[str], Browser], server: Server) -> Browser:
-    """Return a page on the server."""
-    return browser(server.url.removesuffix("/api"))
+    """Return a page on the server, which has asked for the password."""
+    page = browser(server.url.removesuffix("/api"))
+    page.log_in(PASSWORD)
+    return page
 
 
 def until(found: Callable[[], Any]) -> Any:

@@ -40,6 +40,12 @@ class Browser:
         self.page.wait_for_load_state("networkidle")
         return self.page
 
+    def log_in(self, password: str) -> None:
+        """Give the password that the server asks for."""
+        self.open("/").locator("input[type=password]").fill(password)
+        self.page.keyboard.press("Enter")
+        self.page.get_by_text("Deployments").first.wait_for()
+
     def keep(self, name: str) -> None:
         """Keep what the page shows for the docs, where TILTFLOW_SCREENSHOTS names a folder."""
         if self._pictures is not None:

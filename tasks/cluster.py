@@ -14,6 +14,7 @@ import dask.utils
 import psutil
 import pynvml
 from distributed import Client, LocalCluster
+from distributed.security import Security
 
 from tasks.errors import WrongParameter
 from tasks.parameters import Execution
@@ -189,6 +190,7 @@ def client_of(execution: Execution) -> Client:
     address = execution.cluster
     if "://" not in address:
         raise WrongParameter(f"cluster {address!r} is not running: open it with cluster.opened")
+    _check_certificate(address)
     with _connecting:
         client = _clients.get(address)
         if client is None or client.status != "running":
@@ -200,6 +202,14 @@ def client_of(execution: Execution) -> Client:
                 ) from error
             _clients[address] = client
         return client
+
+
+def _check_certificate(address: str) -> None:
+    if address.startswith("tls://") and not Security().get_connection_args("client")["ssl_context"]:
+        raise WrongParameter(
+            f"{address}: no certificate to show there: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, "
+            "…__CLIENT__CERT and …__CLIENT__KEY (see docs/how-to/security.md)"
+        )
 
 
 def is_lost(execution: Execution) -> bool:

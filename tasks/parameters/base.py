@@ -36,7 +36,10 @@ class Parameters(BaseModel):
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Let the descriptions say the ranges of numbers: forms do not show them by themselves."""
+        """Let the descriptions say the ranges of numbers, which forms do not show by themselves.
+
+        Forms show them as Markdown, of which they are none.
+        """
         found = handler(schema)
         for field in handler.resolve_ref_schema(found)["properties"].values():
             kinds = (field, *field.get("anyOf", ()))
@@ -46,8 +49,11 @@ class Parameters(BaseModel):
                 for name, sign in LIMITS.items()
                 if name in kind
             ]
+            told = re.sub(r"([*_])", r"\\\1", field.get("description", ""))
             if limits:
-                field["description"] += f" ({', '.join(dict.fromkeys(limits))})"
+                told += f" ({', '.join(dict.fromkeys(limits))})"
+            if told:
+                field["description"] = told
         return found
 
     def for_series(self, name: str) -> Self:

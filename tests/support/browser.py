@@ -95,3 +95,4 @@ def choose(of: Locator, choice: str) -> None:
     of.locator(".p-select-button__control").focus()
     of.page.keyboard.press("Space")
     of.page.locator(".p-select-option").get_by_text(choice, exact=True).click()
+    of.locator(".p-select-button").get_by_text(choice, exact=True).wait_for()

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 from browser import Browser, choose, field, opened
+from prefect import task
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect_server import PATIENCE, Server, running
 
+from tasks.artifacts import ProgressBar
 from tasks.parameters import CtfParameters
 from tasks.steps import STEPS
 from tasks.store import parse_project
@@ -182,6 +185,14 @@ def test_a_run_waits_for_a_person_goes_on_and_shows_tables_and_pictures(
         assert all(min(size) > 100 for size in sizes), (step, sizes)
         if step == "reconstruct":
             ui.keep("prefect-pictures")
+
+
+def test_a_long_step_shows_how_far_it_is(server: Server, ui: Browser) -> None:
+    own = {PREFECT_API_URL: server.url, PREFECT_API_AUTH_STRING: PASSWORD}
+    with temporary_settings(own):
+        task(lambda: ProgressBar("TS_09", "ctf", long=0.0).show(3, 4), name="long")()
+    page = open_artifact(server, ui, "ts-09-ctf-progress")
+    page.get_by_text("75%").first.wait_for()
 
 
 def test_a_rejection_ends_the_run_with_its_reason(

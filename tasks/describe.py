@@ -200,10 +200,11 @@ def unlisted(
     series = {one.series for one in named if one is not None}
     if len(series) != 1 or None in named:
         return []
+    (own,) = series
     names = {path.name for path in listed} | of_others
     suffixes = {path.suffix for path in listed}
     folders = sorted({path.parent for path in listed})
-    found = (path for folder in folders for path in beside(folder).get(*series, ()))
+    found = (path for folder in folders for path in beside(folder).get(own, ()))
     return sorted(path for path in found if path.suffix in suffixes and path.name not in names)
 
 

@@ -8,13 +8,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from prefect import flow
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from prefect.settings import PREFECT_API_URL
 from pydantic import Field, create_model
 
-from tasks import approvals
-from tasks.artifacts import artifact_key
+from tasks import approvals, artifacts
 from tasks.errors import WrongParameter
 from tasks.parameters import Parameters
 from tasks.store import Series
@@ -94,23 +94,64 @@ def approved(
     """
     if approvals.accepted(series, branch, outcome.step) == outcome.key:
         return used
-    answer = (_asker.get() or _in_the_ui)(Question(outcome, used))
+    question = Question(outcome, used)
+    asker = _asker.get()
+    answer = _in_the_ui(series, branch, question) if asker is None else asker(question)
     if answer.decision == "reject":
-        why = f": {answer.reason}" if answer.reason else ""
-        rejected = approvals.Rejected(f"{series.name}: {outcome.step} was rejected{why}")
-        series.note_failure(branch, outcome.step, str(rejected))
-        raise rejected
+        approvals.reject(series, branch, outcome.step, outcome.key, answer.reason)
+        refuse_rejected(series, branch, outcome)
     if answer.decision == "change values" and answer.values != used:
         return answer.values
     approvals.accept(series, branch, outcome.step, outcome.key, asked, used)
     return used
 
 
-def _in_the_ui(question: Question) -> Answer:
-    given = pause_flow_run(
-        wait_for_input=form_of(question), timeout=PATIENCE, poll_interval=LOOK_EVERY
+def refuse_rejected(series: Series, branch: str, outcome: Outcome) -> None:
+    """End a run whose step has come to a result that somebody has rejected.
+
+    The branch goes back to the result of the step that was accepted, or has none.
+
+    Raises
+    ------
+    Rejected
+        With the reason that was given.
+    """
+    step = outcome.step
+    reason = approvals.rejection(series, branch, step, outcome.key)
+    if reason is None:
+        return
+    accepted = approvals.accepted(series, branch, step)
+    if accepted is not None and not series.result(step, accepted).complete():
+        accepted = None  # pruned
+    series.point(branch, step, accepted)
+    rejected = approvals.Rejected(f"{series.name}: {step} {approvals.told(step, reason)}")
+    series.note_failure(branch, step, str(rejected))
+    raise rejected
+
+
+def _in_the_ui(series: Series, branch: str, question: Question) -> Answer:
+    """Pause until somebody has answered, in a run of its own.
+
+    A run of a deployment with a limit gives its slot back when it is paused, and is ended by
+    Prefect minutes later, when it cannot renew what it has given back; a run within it has no
+    slot.
+    """
+    outcome = question.outcome
+    result = series.result(outcome.step, outcome.key)
+
+    @flow(
+        name="approval",
+        flow_run_name=f"approve {outcome.step} {series.name} {branch}",
+        persist_result=False,
     )
-    return Answer(given.decision, given.values, given.reason)
+    def approval() -> Answer:
+        artifacts.publish(result, branch, result.attributes()["table"])
+        given = pause_flow_run(
+            wait_for_input=form_of(question), timeout=PATIENCE, poll_interval=LOOK_EVERY
+        )
+        return Answer(given.decision, given.values, given.reason)
+
+    return approval()
 
 
 def form_of(question: Question) -> Any:
@@ -125,8 +166,7 @@ def form_of(question: Question) -> Any:
         ),
     }
     form = create_model("Approval", __base__=RunInput, **fields)
-    pictures = artifact_key(outcome.series, outcome.step, "pictures")
     return form.with_initial_data(
         description=f"**{outcome.series}, {outcome.step}**: {outcome.message}\n\n"
-        f"Its table and pictures are artifacts of this run (`{pictures}`)."
+        "Its table and pictures are this run's artifacts."
     )

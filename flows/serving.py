@@ -22,7 +22,12 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLi
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.schedules import Interval
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    PREFECT_SERVER_API_AUTH_STRING,
+    temporary_settings,
+)
 from prefect.types.entrypoint import EntrypointType
 
 from flows import steps
@@ -104,8 +109,11 @@ def serve_all(port: int, limit: int) -> None:
         serve(*deployments(), limit=limit, print_starting_message=False)
         return
     url = f"http://{LOOPBACK}:{port}/api"
-    with _server(url, port), temporary_settings({PREFECT_API_URL: url}):
-        os.environ["PREFECT_API_URL"] = url  # runs are processes of their own
+    ours: dict[Any, str] = {PREFECT_API_URL: url}
+    if password := PREFECT_SERVER_API_AUTH_STRING.value():
+        ours[PREFECT_API_AUTH_STRING] = password
+    with _server(url, port), temporary_settings(ours):
+        os.environ |= {setting.name: value for setting, value in ours.items()}  # for its runs
         serve(*deployments(), limit=limit, print_starting_message=False)
 
 
@@ -114,6 +122,7 @@ def _server(url: str, port: int) -> Iterator[None]:
     given = os.environ | {
         "PREFECT_UI_API_URL": url,  # for the browser
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_V2_ENABLED": "false",  # that page asks another host for its settings
         "DO_NOT_TRACK": "1",
     }
     command = f"-m prefect server start --host {LOOPBACK} --port {port}".split()

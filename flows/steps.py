@@ -7,6 +7,7 @@ from typing import ParamSpec
 
 from prefect import Flow
 
+from flows.approval import refuse_rejected
 from flows.arguments import Branch, Project, SeriesNames, run_name
 from flows.session import tell_doubts
 from flows.several import at_once, busy_elsewhere, each
@@ -60,7 +61,9 @@ def run_step(
 
         def take(name: str) -> Outcome:
             with alone_on_branch(of.series(name), branch):
-                return carry_out(step, project, name, parameters, branch, running)
+                outcome = carry_out(step, project, name, parameters, branch, running)
+                refuse_rejected(of.series(name), branch, outcome)
+                return outcome
 
         each(
             chosen_series(project, series), take, at_once(running), busy_elsewhere(project, branch)

@@ -8,7 +8,7 @@ from functools import partial
 
 from prefect import Task, flow
 
-from flows.approval import approved, require_somebody
+from flows.approval import approved, refuse_rejected, require_somebody
 from flows.arguments import Also, Approve, Branch, Project, SeriesName, Until
 from tasks import approvals, cluster, locks, progress
 from tasks.align import align
@@ -106,6 +106,8 @@ def tomogram(
                 changed[step] = approved(of, branch, outcome, asked, used)
                 if changed[step] != used:
                     continue  # once more, with the values that were given
+            else:
+                refuse_rejected(of, branch, outcome)
             outcomes.append(outcome)
             if step == "fiducials":  # they decide what follows, never what came before
                 also.append(step)

@@ -1,13 +1,14 @@
 """What a person said of a step's result: accepted, or with other values, for one series.
 
-Notes lie in the project, so that nobody is asked twice about one result, and so that a later run
-goes on with the values that were chosen for a series.
+Notes lie in the project, so that nobody is asked twice about one result, that a later run goes on
+with the values that were chosen for a series, and that none goes on with what was rejected.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from tasks.choice import is_open
 from tasks.errors import UserError, WrongParameter
 from tasks.parameters import Parameters, Pipeline
 from tasks.steps import STEPS
@@ -38,8 +39,9 @@ def checked(approve: list[str] | None) -> tuple[str, ...]:
 
 def concerns(approve: tuple[str, ...], step: str, pipeline: Pipeline) -> bool:
     """Tell whether the result of `step` waits for approval."""
-    aligned_by = getattr(pipeline.reconstruct, "alignment_step", None)
-    return step in approve or (ALIGNMENT in approve and step == aligned_by)
+    by = pipeline.reconstruct  # while that is open, beads are looked for, and nothing is aligned
+    aligned = not is_open(by) and step == by.alignment_step
+    return step in approve or (ALIGNMENT in approve and aligned)
 
 
 def accept(
@@ -52,6 +54,30 @@ def accept(
         "chosen": chosen.model_dump(mode="json"),
     }
     series.project.write_json(_path(series, branch, step), note)
+    others = _rejections(series, branch, step)
+    if others.pop(key, None) is not None:
+        series.project.write_json(_path(series, branch, step, "rejections"), others)
+
+
+def reject(series: Series, branch: str, step: str, key: str, reason: str) -> None:
+    """Write down that result `key` is rejected, and why: no run goes on with it by itself."""
+    note = {**_rejections(series, branch, step), key: reason}
+    series.project.write_json(_path(series, branch, step, "rejections"), note)
+
+
+def rejection(series: Series, branch: str, step: str, key: str) -> str | None:
+    """Return the reason for which result `key` was rejected on `branch`; None if it was not."""
+    return _rejections(series, branch, step).get(key)
+
+
+def told(step: str, reason: str) -> str:
+    """Return what is said of a rejected result of `step`, and what can be done."""
+    why = f": {reason}" if reason else ""
+    return f"was rejected{why}: change its parameters, or approve it in a run with --approve {step}"
+
+
+def _rejections(series: Series, branch: str, step: str) -> dict[str, str]:
+    return dict(series.project.read_json(_path(series, branch, step, "rejections")) or {})
 
 
 def accepted(series: Series, branch: str, step: str) -> str | None:
@@ -71,10 +97,11 @@ def chosen(series: Series, branch: str, step: str, asked: Parameters) -> Paramet
 def follow(series: Series, branch: str, first: str) -> None:
     """Let a branch go on with what was said of the results of branch `first`."""
     for step in STEPS:
-        note: Any = series.project.read_json(_path(series, first, step))
-        if note is not None:
-            series.project.write_json(_path(series, branch, step), note)
+        for kind in ("approvals", "rejections"):
+            note: Any = series.project.read_json(_path(series, first, step, kind))
+            if note is not None:
+                series.project.write_json(_path(series, branch, step, kind), note)
 
 
-def _path(series: Series, branch: str, step: str) -> str:
-    return f"{series.name}/approvals/{checked_name('branch', branch)}/{step}.json"
+def _path(series: Series, branch: str, step: str, kind: str = "approvals") -> str:
+    return f"{series.name}/{kind}/{checked_name('branch', branch)}/{step}.json"

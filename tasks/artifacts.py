@@ -17,7 +17,7 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 
 from tasks.pictures import pictures_of
 from tasks.steps import STEPS
@@ -62,8 +62,8 @@ class ProgressBar:
 
 
 def publish(result: Result, branch: str, table: Sequence[Mapping[str, Any]]) -> None:
-    """Show a complete result in the UI, when a task run has made it."""
-    if TaskRunContext.get() is None:  # called as a plain function
+    """Show a complete result in the UI, in the run that has made it or asks about it."""
+    if TaskRunContext.get() is None and FlowRunContext.get() is None:  # called as plain functions
         return
     for show in (_table, _pictures, _link):
         try:

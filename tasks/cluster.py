@@ -12,6 +12,7 @@ import dask.config
 import dask.utils
 import psutil
 from distributed import Client
+from distributed.security import Security
 
 from tasks import progress
 from tasks.chunks.device import Device
@@ -132,6 +133,7 @@ def client_of(execution: Execution) -> Client:
     address = execution.cluster
     if "://" not in address:
         raise WrongParameter(f"cluster {address!r} is not running: open it with cluster.opened")
+    _check_certificate(address)
     with _connecting:
         client = _clients.get(address)
         if client is None or client.status != "running":
@@ -158,6 +160,14 @@ def check_sees(execution: Execution, folder: str) -> None:
             "the project in object storage"
         )
     _seen.add((address, folder))
+
+
+def _check_certificate(address: str) -> None:
+    if address.startswith("tls://") and not Security().get_connection_args("client")["ssl_context"]:
+        raise WrongParameter(
+            f"{address}: no certificate to show there: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, "
+            "…__CLIENT__CERT and …__CLIENT__KEY (see docs/how-to/security.md)"
+        )
 
 
 def is_lost(execution: Execution) -> bool:

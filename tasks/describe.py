@@ -6,7 +6,7 @@ there to the record.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tasks.description import Description, order_is_default, with_angle
 from tasks.discover import SUFFIXES, Source
 from tasks.errors import UnusableData
 from tasks.formats.errors import shown
+from tasks.formats.files import file_name
 from tasks.formats.mdoc import Mdoc, MdocSection, section_from_values
 from tasks.formats.movie_names import split_name
 from tasks.formats.tilt_list import acquisition_order
@@ -104,8 +105,8 @@ def _of_mdoc(
         doubts.append(("angles by name", f"{len(unangled)} of {len(views)}", "files", doubt))
     if (reason := cut_off(mdoc)) is not None:
         doubts.append(("mdoc", "may be cut off", "mdoc", reason))
-    if unlisted := _unlisted(files.values(), of_others):
-        doubts.append(("unlisted movies", ", ".join(unlisted), "files", "not in the mdoc"))
+    if more := [path.name for path in unlisted(files.values(), of_others)]:
+        doubts.append(("unlisted movies", ", ".join(more), "files", "not in the mdoc"))
     timed = all(view.date_time is not None for view in views)
     return Description(
         mdoc=mdoc,
@@ -131,7 +132,7 @@ def _with_ranges(mdoc: Mdoc) -> tuple[MdocSection, ...]:
 
 def _without_movie(mdoc: Mdoc, view: MdocSection) -> str:
     where = f"{mdoc.path}: [{view.kind} = {view.number}] has no SubFramePath"
-    stack = mdoc.path.parent / mdoc.header.get("ImageFile", mdoc.path.stem)
+    stack = mdoc.path.parent / (file_name(mdoc.header.get("ImageFile", "")) or mdoc.path.stem)
     if stack.is_file() and not any(other.movie_name for other in mdoc.views):
         return f"{where}: there are no movies; for the tilt series {stack} use --stack"
     return f"{where}: add the movie's name to the mdoc"
@@ -168,25 +169,43 @@ def find_movie(name: str, folders: Sequence[Path]) -> Path | None:
     return None
 
 
-def _unlisted(movies: Iterable[Path], of_others: frozenset[str]) -> list[str]:
-    """Return movies beside the listed ones whose names say that they belong to the series."""
+def movies_by_series(folder: Path) -> dict[str, list[Path]]:
+    """Return the files of a folder whose names have a tilt angle, by the series they name."""
+    found: dict[str, list[Path]] = {}
+    for path in folder.iterdir():
+        named = split_name(path.name)
+        if named is not None and named.angle is not None:
+            found.setdefault(named.series, []).append(path)
+    return found
+
+
+def unlisted(
+    movies: Iterable[Path],
+    of_others: frozenset[str],
+    beside: Callable[[Path], Mapping[str, Sequence[Path]]] = movies_by_series,
+) -> list[Path]:
+    """Return movies beside the listed ones whose names say that they belong to the series.
+
+    Parameters
+    ----------
+    movies
+        Those that the mdoc lists and that are there.
+    of_others
+        Names of movies that other mdocs list.
+    beside
+        Returns the movies of a folder by the series they name.
+    """
     listed = list(movies)
     named = [split_name(path.name) for path in listed]
     series = {one.series for one in named if one is not None}
     if len(series) != 1 or None in named:
         return []
+    (own,) = series
     names = {path.name for path in listed} | of_others
     suffixes = {path.suffix for path in listed}
-    beside = (path for folder in {p.parent for p in listed} for path in folder.iterdir())
-    return sorted(
-        path.name
-        for path in beside
-        if path.suffix in suffixes
-        and path.name not in names
-        and (other := split_name(path.name)) is not None
-        and other.series in series
-        and other.angle is not None
-    )
+    folders = sorted({path.parent for path in listed})
+    found = (path for folder in folders for path in beside(folder).get(own, ()))
+    return sorted(path for path in found if path.suffix in suffixes and path.name not in names)
 
 
 # -- movies by their names ------------------------------------------------------------------------

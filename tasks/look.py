@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import threading
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from tasks.describe import cut_off, describe, find_movie
+from tasks.describe import cut_off, describe, find_movie, movies_by_series, unlisted
 from tasks.discover import Found, Source, find_sources, of_mdocs, series_name
 from tasks.errors import UnusableData, UserError, one_line
 from tasks.formats.errors import FormatError
@@ -79,6 +80,7 @@ class Lookout:
         self._memories: dict[str, Memory] = {}
         self._opened: set[tuple[str, int, int]] = set()
         self._found: tuple[Stamps, Found] = ({}, Found(()))
+        self._beside = movies_by_series
         self._lock = threading.Lock()
 
     def look(self) -> dict[str, Watched]:
@@ -93,6 +95,7 @@ class Lookout:
             except (UserError, FormatError, OSError) as error:
                 found, self.trouble = Found(()), one_line(error)
             self.left_out = dict(found.left_out)
+            self._beside = functools.cache(movies_by_series)  # a folder is listed once for a look
             return {source.name: self._watched(source) for source in found.sources}
 
     def note_imported(self, watched: Watched) -> bool:
@@ -136,7 +139,7 @@ class Lookout:
         seen, now = self._seen(source), self._clock()
         try:
             before = self._memory(source.name)
-            memory = remember(before, seen.files, now)
+            memory = remember(before, {**seen.files, **seen.beside}, now)
             if memory is not before:
                 self._save(source.name, memory)
         except OSError as error:  # a disk that is full now may have room later
@@ -150,7 +153,7 @@ class Lookout:
         return Watched(source, verdict, seen)
 
     def _seen(self, source: Source) -> Seen:
-        files = [source.path]
+        files, beside = [source.path], list[Path]()
         missing: list[str] = []
         views, unfinished, fault = 0, None, None
         if source.fault is not None:
@@ -170,12 +173,13 @@ class Lookout:
             files = [*dict.fromkeys(s.path for s in source.mdoc.sections), *movies]
             views, fault = len(source.mdoc.views), cut_off(source.mdoc)
             unfinished = _open_end(source.mdoc)
+            beside = unlisted(movies, source.of_others, self._beside)
         for reference in (self.imports.gain, self.imports.dark, self.imports.defects):
             if reference is not None:
                 files.append(path := Path(reference).expanduser())
                 if not path.is_file():
                     fault = f"{path}: no such file"
-        return Seen(views, _stamps(files), tuple(missing), unfinished, fault)
+        return Seen(views, _stamps(files), tuple(missing), unfinished, fault, _stamps(beside))
 
     def _fault(self, source: Source) -> str | None:
         """Return why a series cannot be imported; opens the movies that it has not opened yet."""
@@ -207,10 +211,10 @@ class Lookout:
 
     def _note(self, watched: Watched, **noted: str | None) -> bool:
         with self._lock:
-            name, files = watched.source.name, watched.seen.files
+            name, files, beside = watched.source.name, watched.seen.files, watched.seen.beside
             if _stamps(map(Path, files)) != files:
                 return False
-            memory = self._memory(name) or remember(None, files, self._clock())
+            memory = self._memory(name) or remember(None, {**files, **beside}, self._clock())
             self._save(name, memory.model_copy(update=noted))
             return True
 

@@ -121,6 +121,9 @@ def _state(result: Result, parameters: Parameters, branch: str) -> Planned:
     series, step = result.series, result.step
     pointer = series.pointer(branch, step)
     if result.complete():
+        rejection = approvals.rejection(series, branch, step, result.key)
+        if rejection is not None:
+            return Planned(result, "failed", approvals.told(step, rejection))
         moved = "" if pointer == result.key else f"; branch {branch} uses another result"
         return Planned(result, "done", result.attributes().get("message", "") + moved)
     failure = series.failure(branch, step)

@@ -38,7 +38,7 @@ NAME = re.compile(r"[\w+-][\w.+-]*")  # never "..", nor a hidden folder
 
 
 def checked_name(kind: str, name: str) -> str:
-    """Return the name of a branch or series, which becomes a folder.
+    """Return the name of a branch, series or result, which becomes a folder.
 
     Raises
     ------
@@ -190,9 +190,13 @@ class Series:
         value = self.project.read_json(self._path("branches", branch, step))
         return None if value is None else str(value["key"])
 
-    def point(self, branch: str, step: str, key: str) -> None:
-        """Let `branch` use the result `key` of `step`."""
-        self.project.write_json(self._path("branches", branch, step), {"key": key})
+    def point(self, branch: str, step: str, key: str | None) -> None:
+        """Let `branch` use the result `key` of `step`, or none."""
+        path = self._path("branches", branch, step)
+        if key is None:
+            self.project.delete_object(path)
+        else:
+            self.project.write_json(path, {"key": key})
 
     def failure(self, branch: str, step: str) -> str | None:
         """Return why `step` failed on `branch` at its last try, or None."""
@@ -213,7 +217,7 @@ class Series:
 
     def result(self, step: str, key: str) -> Result:
         """Return the result `key` of `step`, made or not."""
-        return Result(self, step, key)
+        return Result(self, step, checked_name("result", key))
 
     def results(self) -> Iterator[Result]:
         """Yield every result in the store, complete or not."""
@@ -335,7 +339,7 @@ class Result:
 
     def array(self, name: str) -> zarr.Array[Any]:
         """Open its array `name` for reading and writing."""
-        return zarr.open_array(self.series.project.store, path=f"{self.path}/{name}", mode="r+")
+        return self._open(f"{self.path}/{name}")
 
     def create_array(
         self,
@@ -375,7 +379,11 @@ class Result:
     def images(self) -> zarr.Array[Any]:
         """Open its images (view, y, x): its own, or those that it stands for."""
         path = self.attributes().get("images_in", self.path)
-        return zarr.open_array(self.series.project.store, path=f"{path}/images", mode="r+")
+        return self._open(f"{path}/images")
+
+    def _open(self, path: str) -> zarr.Array[Any]:
+        # Only Zarr 3: an array of Zarr 2 may have objects in it, and whoever made it code run.
+        return zarr.open_array(self.series.project.store, path=path, mode="r+", zarr_format=3)
 
     # -- what is done of it, while it is being made -------------------------------------
 

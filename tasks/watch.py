@@ -10,7 +10,7 @@ import glob
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
@@ -82,6 +82,9 @@ class Seen:
         What looks as if it were to go on.
     fault : str or None
         Why what is there cannot be imported.
+    beside : mapping of str to (int, int)
+        Likewise of movies whose names say that they belong to it, though no mdoc lists them: an
+        mdoc that is cut off cannot, yet the microscope is still at work.
     """
 
     views: int
@@ -89,6 +92,7 @@ class Seen:
     missing: tuple[str, ...] = ()
     unfinished: str | None = None
     fault: str | None = None
+    beside: Stamps = field(default_factory=dict)
 
 
 class Memory(BaseModel):

@@ -18,6 +18,12 @@ _LINE_END = re.compile(r"\r\n|\n|\r")
 _NOT_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 
 
+def file_name(path: str) -> str | None:
+    r"""Return the last part of a path, of ``D:\…`` and ``/…`` alike; None where it is no file's."""
+    name = re.split(r"[\\/]", path.strip().rstrip("\\/"))[-1]
+    return None if name in ("", ".", "..") else name
+
+
 @contextmanager
 def replacing(path: StrPath) -> Iterator[Path]:
     """Yield a new name beside `path`; what is written there becomes `path` when all went well."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tasks.formats.errors import FormatError, shown
-from tasks.formats.files import number, whole
+from tasks.formats.files import file_name, number, whole
 
 KINDS = ("ZValue", "FrameSet", "MontSection")
 
@@ -153,8 +153,8 @@ class MdocSection:
 
     @property
     def movie_name(self) -> str | None:
-        r"""File name in SubFramePath, of ``D:\…`` and ``/…`` paths alike."""
-        return re.split(r"[\\/]", self.fields.get("SubFramePath", "").rstrip("\\/"))[-1] or None
+        r"""File name in SubFramePath, of ``D:\…`` and ``/…`` paths alike; never a folder's."""
+        return file_name(self.fields.get("SubFramePath", ""))
 
     @property
     def date_time(self) -> datetime | None:

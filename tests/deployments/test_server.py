@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
+from prefect_server import Server, running
 from tiny_steps import TAKEN
 
 from tasks.parameters import ImportParameters, Pipeline
@@ -25,116 +17,21 @@ from tasks.steps import STEPS
 from tasks.store import parse_project
 from tasks.watch import WatchParameters
 
-ROOT = Path(__file__).parents[2]
-PATIENCE = 240  # seconds for what takes 20 on a quiet machine
-
 pytestmark = pytest.mark.slow
-
-
-@dataclass(frozen=True)
-class Server:
-    """A Prefect server with the deployments of prefect.yaml."""
-
-    url: str
-    environment: dict[str, str]
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    def prefect(self, *arguments: str) -> str:
-        """Run the command line of Prefect against this server; return what it prints."""
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", *arguments],
-            env=self.environment,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
-        assert done.returncode == 0, f"prefect {arguments}: {done.stdout}{done.stderr}"
-        return done.stdout
-
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        """Ask the API."""
-        request = urllib.request.Request(
-            f"{self.url}{path}",
-            data=json.dumps(body).encode(),
-            headers={"content-type": "application/json"},
-        )
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-                    return json.load(answer)
-            except urllib.error.HTTPError as error:  # 503: its database is busy, as it says
-                if error.code != 503 or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.5)
-
-    def deployments(self) -> dict[str, dict[str, Any]]:
-        """Return entrypoint → deployment."""
-        return {each["entrypoint"]: each for each in self.post("/deployments/filter", {})}
-
-    def wait_until_it_answers(self) -> None:
-        """Wait for the server's start."""
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.log.read_text()
-            try:
-                with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
-                    assert answer.status == 200
-                    return
-            except OSError:
-                time.sleep(0.5)
-        pytest.fail(f"no server after {PATIENCE} s: {self.log.read_text()}")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Start a server on a free port of the loopback, with a work pool and all deployments."""
+    """Start a server with a work pool and the deployments of prefect.yaml."""
     home = tmp_path_factory.mktemp("prefect")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/api"
-    own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment = own | {
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": url,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_CLI_PROMPT": "false",
-        "DO_NOT_TRACK": "1",
-    }
-    log = home / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, *f"-m prefect server start --host 127.0.0.1 --port {port}".split()],
-            env=environment,
-            cwd=home,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    started = Server(url, environment, process, log)
-    try:
-        started.wait_until_it_answers()
+    with running(home, "-m prefect server start --host 127.0.0.1") as started:
         started.prefect("work-pool", "create", "--type", "process", "tiltflow")
         started.prefect("deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
         yield started
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def test_the_server_listens_on_the_loopback_alone(server: Server) -> None:
-    family = [psutil.Process(server.process.pid)]
-    family += family[0].children(recursive=True)
-    heard = [c.laddr.ip for one in family for c in one.net_connections() if c.status == "LISTEN"]
-    assert set(heard) == {"127.0.0.1"}
+    assert server.listens_on() == {"127.0.0.1"}
 
 
 def test_every_flow_is_deployed_to_the_pool_with_a_description(server: Server) -> None:
@@ -174,18 +71,19 @@ def test_the_form_has_every_parameter_with_its_description_and_unit(server: Serv
     models = {field.annotation for field in Pipeline.model_fields.values()}
     for model in models:
         fields = forms["flows.session.session"]["definitions"][model.__name__]["properties"]
-        assert {name: field["description"] for name, field in fields.items()} == {
-            name: field.description for name, field in model.model_fields.items()
-        }
+        assert fields.keys() == model.model_fields.keys()
+        for name, field in model.model_fields.items():
+            told = fields[name]["description"].replace("\\", "")  # it is shown as Markdown
+            assert told.startswith(field.description), name
     for name in STEPS:
         model = Pipeline.model_fields[name].annotation
         assert model.__name__ in forms[f"flows.steps.{name}"]["definitions"]
     watched = forms["flows.watch.watch"]["definitions"]["WatchParameters"]["properties"]
     assert watched.keys() == WatchParameters.model_fields.keys()
-    assert watched["settle"]["description"].endswith("[s]")
+    assert watched["settle"]["description"].endswith("[s] (> 0)")
     imported = forms["flows.session.import_series"]["definitions"]["ImportParameters"]
     assert "required" not in imported  # one of three ways, which the model checks
-    assert imported["properties"]["voltage"]["description"].endswith("[kV]")
+    assert imported["properties"]["voltage"]["description"].endswith("[kV] (> 0)")
     assert imported["properties"].keys() == ImportParameters.model_fields.keys()
 
 
@@ -213,21 +111,16 @@ def test_a_parameter_that_does_not_exist_is_refused_before_anything_runs(server:
 def test_a_worker_takes_a_series_to_its_tomogram_and_shows_every_step(
     server: Server, tiny_project: str
 ) -> None:
-    deployment = server.deployments()["flows.tomogram.tomogram"]
     parameters = {
         "project": tiny_project,
         "series": "TS_01",
         "execution": {"cluster": "threads", "workers": 2},
     }
-    run = server.post(
-        f"/deployments/{deployment['id']}/create_flow_run",
-        {"parameters": parameters, "state": {"type": "SCHEDULED"}},
-    )
+    run_id = server.start("flows.tomogram.tomogram", parameters)
     printed = server.prefect("worker", "start", "--pool", "tiltflow", "--run-once")
-    [run] = server.post("/flow_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
-    assert run["state_type"] == "COMPLETED", printed
+    assert server.run(run_id)["state_type"] == "COMPLETED", printed
 
-    of_run = {"flow_runs": {"id": {"any_": [run["id"]]}}}
+    of_run = {"flow_runs": {"id": {"any_": [run_id]}}}
     tasks = server.post("/task_runs/filter", {**of_run, "sort": "EXPECTED_START_TIME_ASC"})
     assert [task["name"] for task in tasks] == [f"{step} TS_01 main" for step in TAKEN]
 
@@ -244,7 +137,6 @@ def test_a_worker_takes_a_series_to_its_tomogram_and_shows_every_step(
 def test_of_two_passes_at_once_one_is_cancelled_and_a_later_one_takes_the_series(
     server: Server, tiny_data: Path, tmp_path: Path
 ) -> None:
-    watch = server.deployments()["flows.watch.watch"]
     folder = shutil.copytree(tiny_data, tmp_path / "session")
     parameters = {
         "directory": str(folder),
@@ -253,16 +145,9 @@ def test_of_two_passes_at_once_one_is_cancelled_and_a_later_one_takes_the_series
     }
 
     def passes(number: int) -> list[str]:
-        runs = [
-            server.post(
-                f"/deployments/{watch['id']}/create_flow_run",
-                {"parameters": parameters, "state": {"type": "SCHEDULED"}},
-            )
-            for _ in range(number)
-        ]
+        runs = [server.start("flows.watch.watch", parameters) for _ in range(number)]
         server.prefect("worker", "start", "--pool", "tiltflow", "--run-once")
-        ids = {"flow_runs": {"id": {"any_": [run["id"] for run in runs]}}}
-        return sorted(run["state_type"] for run in server.post("/flow_runs/filter", ids))
+        return sorted(server.run(run_id)["state_type"] for run_id in runs)
 
     assert passes(2) == ["CANCELLED", "COMPLETED"]
     project = parse_project(str(folder / "tiltflow.zarr"))

@@ -13,13 +13,13 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import approval, asking
+from flows import approval, asking, steps
 from flows.approval import Answer, Question, asked_by
 from flows.tomogram import tomogram
 from tasks import approvals
-from tasks.errors import WrongParameter
+from tasks.errors import UserError, WrongParameter
 from tasks.parameters import EraseParameters, Execution, Pipeline
-from tasks.plan import plan
+from tasks.plan import current_plan, plan
 from tasks.store import parse_project
 from tasks.work import Outcome
 
@@ -70,12 +70,44 @@ def test_changed_values_are_used_asked_about_again_and_kept_for_the_series(
     assert plan(series, newer, until="erase")["erase"].state != "done"
 
 
-def test_a_rejection_ends_the_series_with_its_reason(finished_copy: str) -> None:
-    with pytest.raises(approvals.Rejected, match="TS_01: erase was rejected: too many"):
+def test_no_run_goes_on_with_what_was_rejected_until_it_is_accepted(finished_copy: str) -> None:
+    series = parse_project(finished_copy).series("TS_01")
+    with pytest.raises(approvals.Rejected, match="TS_01: erase was rejected: too many: change its"):
         run(finished_copy, [("reject", None)])
-    failure = parse_project(finished_copy).series("TS_01").failure("main", "erase")
+    failure = series.failure("main", "erase")
     assert failure is not None
     assert "rejected: too many" in failure
+    assert series.pointer("main", "erase") is None
+    assert plan(series, Pipeline(), until="erase")["erase"].state == "failed"
+    assert current_plan(series)["erase"].state == "failed"
+
+    with pytest.raises(approvals.Rejected, match="or approve it in a run with --approve erase"):
+        tomogram(finished_copy, "TS_01", until="erase", execution=THREADS)
+    with pytest.raises(UserError, match="rejected: too many"):
+        steps.erase(finished_copy, series=["TS_01"], execution=THREADS)
+    assert series.pointer("main", "erase") is None
+    assert series.failure("main", "erase") == failure
+
+    other = Pipeline(erase=EraseParameters(peak=7.0))
+    done = tomogram(finished_copy, "TS_01", other, until="erase", execution=THREADS)
+    assert series.pointer("main", "erase") == done[-1].key
+
+    done, (question,) = run(finished_copy, [("accept", None)])  # it asks about it again
+    assert question.outcome.skipped
+    assert series.pointer("main", "erase") == done[-1].key
+    assert tomogram(finished_copy, "TS_01", until="erase", execution=THREADS)[-1].skipped
+
+
+def test_a_rejection_brings_back_what_was_accepted_before(finished_copy: str) -> None:
+    series = parse_project(finished_copy).series("TS_01")
+    done, _ = run(finished_copy, [("accept", None)])
+    other = Pipeline(erase=EraseParameters(peak=7.0))
+    worse = EraseParameters(peak=6.5)
+    with pytest.raises(approvals.Rejected):
+        run(finished_copy, [("change values", worse), ("reject", None)], pipeline=other)
+    assert series.pointer("main", "erase") == done[-1].key
+    assert plan(series, other, until="erase")["erase"].state == "done"  # nobody rejected that
+    assert plan(series, Pipeline(erase=worse), until="erase")["erase"].state == "failed"
 
 
 def test_alignment_is_the_one_that_the_tomogram_rests_on() -> None:
@@ -83,6 +115,8 @@ def test_alignment_is_the_one_that_the_tomogram_rests_on() -> None:
     waits = approvals.checked(["alignment"])
     assert approvals.concerns(waits, "coarse", pipeline)
     assert not approvals.concerns(waits, "align", pipeline)
+    for step in ("fiducials", "align", "markerfree"):  # the beads decide first
+        assert not approvals.concerns(waits, step, Pipeline())
     with pytest.raises(WrongParameter, match="no step 'lunch': there are alignment, motion"):
         approvals.checked(["lunch"])
 
@@ -104,6 +138,7 @@ def test_the_form_of_the_ui_has_decision_reason_and_values_and_the_run_goes_on(
 ) -> None:
     monkeypatch.setattr(approval, "LOOK_EVERY", 0.1)
     seen: list[dict[str, Any]] = []
+    shown: list[set[str]] = []
     given = iter(
         [
             {"decision": "change values", "values": {"peak": 6.5}},
@@ -113,7 +148,7 @@ def test_the_form_of_the_ui_has_decision_reason_and_values_and_the_run_goes_on(
     over = threading.Event()
 
     def person() -> None:
-        name = FlowRunFilter.model_validate({"name": {"any_": ["tomogram TS_01 form"]}})
+        name = FlowRunFilter.model_validate({"name": {"any_": ["approve erase TS_01 form"]}})
         with get_client(sync_client=True) as client:
             while not over.wait(0.1):
                 for each in client.read_flow_runs(flow_run_filter=name):
@@ -122,6 +157,7 @@ def test_the_form_of_the_ui_has_decision_reason_and_values_and_the_run_goes_on(
                     keys = each.state.state_details.run_input_keyset
                     stored = client.read_flow_run_input(each.id, keys["schema"])
                     seen.append(json.loads(stored))
+                    shown.append({a.key for a in client.read_artifacts(flow_run_filter=name)})
                     client.resume_flow_run(each.id, run_input=next(given))
                     time.sleep(0.3)
 
@@ -139,6 +175,7 @@ def test_the_form_of_the_ui_has_decision_reason_and_values_and_the_run_goes_on(
     assert first["decision"]["enum"] == ["accept", "change values", "reject"]
     assert first["decision"]["default"] == "accept"
     assert len(seen) == 2
+    assert shown[0] == {"ts-01-erase", "ts-01-erase-pictures", "ts-01-erase-result"}
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ STEPS: dict[str, Step] = {
             ),
             about="refine the alignment, global and local, by matching projections of the specimen",
             inputs=("dose", "exclude", "coarse"),
-            asks={"use_ctf": ("ctf",)},
+            asks={"use_ctf": ("ctf",), "joins_beads": ("fiducials",)},
         ),
         Step(
             "transform",

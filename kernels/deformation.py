@@ -13,6 +13,7 @@ t, which is where the points are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,7 +93,8 @@ def field_of_view(
 
     Each pixel moves as the specimen's point of the mid-plane seen there does: D does not depend
     on Z, but rays cross several X, so that points off the mid-plane by Z are given the D of a
-    point Z·tan θ away.
+    point Z·tan θ away. Thick specimens are made in layers, each with its own mid-plane
+    (`depth_alike`).
 
     Parameters
     ----------
@@ -127,3 +129,24 @@ def field_of_view(
     seen = seen_displacements(deformation, points, time, view) @ np.linalg.inv(to_aligned).T
     nodes = seen[:, ::-1].reshape(len(y), len(x), 2) / pixel_size
     return Field(nodes.astype(np.float32), step)
+
+
+def depth_alike(deformation: Deformation, views: Sequence[View], error: float) -> float:
+    """Return the depth [Å] over which one mid-plane's `field_of_view` serves all planes.
+
+    Parameters
+    ----------
+    deformation : Deformation
+    views : sequence of View
+    error : float
+        By which planes may be displaced wrongly, root mean square over depth, views and X, Y at
+        the end of the series [Å].
+    """
+    grid = np.linspace(-1, 1, 9) * deformation.half_width
+    places = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
+    step = np.array([0.01 * deformation.half_width, 0.0])
+    ends = [displacements(deformation, places + side * step, 1.0) for side in (1, -1)]
+    slope = float(np.sqrt(np.square((ends[0] - ends[1]) / (2 * step[0])).sum(axis=1).mean()))
+    steep = float(np.sqrt(np.mean([np.tan(np.radians(view.tilt)) ** 2 for view in views])))
+    # Planes spread evenly over a depth are off its middle by depth / sqrt 12, rms.
+    return error * np.sqrt(12) / max(slope * steep, 1e-9)

@@ -10,13 +10,13 @@ one by more than chance; the poorest leaves everything but shifts as it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.deformation import Deformation, space_powers
+from kernels.deformation import Deformation, displacements, space_powers
 from kernels.geometry import View
 from kernels.patch_problem import Model, Problem
 from kernels.tracks import Tracks
@@ -83,6 +83,7 @@ def fit_field(
     times: Sequence[float],
     half_width: float,
     variables: Sequence[str] = VARIABLES,
+    least: float = 0.0,
 ) -> Field:
     """Fit the deformation that tracks of patches support.
 
@@ -99,6 +100,9 @@ def fit_field(
         See `Deformation` [Å].
     variables : sequence of str
         Of each view, to be refined where patches left out agree: axis, magnification, tilt.
+    least : float
+        A deformation that is seen by less than this is none [Å] (`Problem.seen_size`): by so much
+        patches may err in common, which leaving patches out does not show.
 
     Raises
     ------
@@ -121,28 +125,35 @@ def fit_field(
             errors[model] = _left_out(problem_of(model), weights)
         return errors[model]
 
-    best = Model()
-    while True:
-        richer = [Model(*f, best.variables) for f in fields if f > (best.degree, best.order)]
-        richer += [
-            Model(best.degree, best.order, (*best.variables, variable))
-            for variable in variables
-            if variable not in best.variables
-        ]
-        better = [
-            model
-            for model in richer
-            if _beats(
-                error_of(model),
-                error_of(best),
-                WORTH if model.variables == best.variables else WORTH_OF_VIEWS,
-            )
-        ]
-        if not better:
-            break
-        best = min(better, key=lambda model: float(error_of(model).mean()))
+    def best_of(fields: Sequence[tuple[int, int]]) -> Model:
+        best = Model()
+        while True:
+            richer = [Model(*f, best.variables) for f in fields if f > (best.degree, best.order)]
+            richer += [
+                Model(best.degree, best.order, (*best.variables, variable))
+                for variable in variables
+                if variable not in best.variables
+            ]
+            better = [
+                model
+                for model in richer
+                if _beats(
+                    error_of(model),
+                    error_of(best),
+                    WORTH if model.variables == best.variables else WORTH_OF_VIEWS,
+                )
+            ]
+            if not better:
+                return best
+            best = min(better, key=lambda model: float(error_of(model).mean()))
+
+    best = best_of(fields)
     problem = problem_of(best)
     solution, weights, excess = _robust(problem)
+    if best.order and problem.seen_size(solution) < least:
+        best = best_of(())
+        problem = problem_of(best)
+        solution, weights, excess = _robust(problem)
     places = np.full(points.shape, np.nan)
     places[seen] = points[seen] + problem.places(solution)[seen]
     return Field(
@@ -154,7 +165,10 @@ def fit_field(
         excess,
         best,
         {model.name: float(np.sqrt(e.mean())) for model, e in errors.items()},
-        problem.field_error(weights, points[seen]) * max(1.0, excess),
+        max(
+            problem.field_error(weights, points[seen]) * max(1.0, excess),
+            _error_by_patches(problem, weights, points[seen]),
+        ),
     )
 
 
@@ -184,13 +198,8 @@ def _robust(problem: Problem) -> tuple[Floats, Floats, float]:
 
 def _left_out(problem: Problem, weights: Floats) -> Floats:
     """Return the mean squared residual [standard errors²] of each group of patches left out."""
-    seen = np.unique(problem.point)
-    groups = [seen[fold::FOLDS] for fold in range(min(FOLDS, len(seen)))]
-    own = [problem.matrix(weights, np.isin(problem.point, group)) for group in groups]
-    whole = [sum(part[k] for part in own) for k in range(2)]
     found = []
-    for group, (matrix, pull) in zip(groups, own, strict=True):
-        solution = np.linalg.solve(whole[0] - matrix + np.diag(problem.prior), whole[1] - pull)
+    for group, solution in _without_groups(problem, weights):
         errors = []
         for j in group:
             # Only where it is may be learned from a patch that is left out.
@@ -204,3 +213,29 @@ def _left_out(problem: Problem, weights: Floats) -> Floats:
             errors.append(total / max(2 * float(weights[mine].sum()), 1.0))
         found.append(float(np.mean(errors)))
     return np.array(found)
+
+
+def _without_groups(
+    problem: Problem, weights: Floats
+) -> Iterator[tuple[NDArray[np.int64], Floats]]:
+    """Yield groups of patches, and what is found without each."""
+    seen = np.unique(problem.point)
+    groups = [seen[fold::FOLDS] for fold in range(min(FOLDS, len(seen)))]
+    own = [problem.matrix(weights, np.isin(problem.point, group)) for group in groups]
+    whole = [sum(part[k] for part in own) for k in range(2)]
+    for group, (matrix, pull) in zip(groups, own, strict=True):
+        yield group, np.linalg.solve(whole[0] - matrix + np.diag(problem.prior), whole[1] - pull)
+
+
+def _error_by_patches(problem: Problem, weights: Floats, points: Floats) -> float:
+    """Return the jackknife's error of the displacements at the end, rms over points [Å].
+
+    Larger than the observations' errors say where the field has not the form of a polynomial.
+    """
+    fields = [problem.deformation(solution) for _, solution in _without_groups(problem, weights)]
+    ends = np.array([displacements(field, points, 1.0) for field in fields if field is not None])
+    if not len(ends):
+        return 0.0
+    ends -= ends.mean(axis=1, keepdims=True)  # a shift of the view
+    scatter = np.square(ends - ends.mean(axis=0)).sum(axis=(0, 2)) * (len(ends) - 1) / len(ends)
+    return float(np.sqrt(scatter.mean()))

@@ -183,6 +183,17 @@ class Problem:
         shape = (3, len(space_powers(self.model.degree)), self.model.order)
         return Deformation(field.reshape(shape), self.half_width)
 
+    def seen_size(self, solution: Floats) -> float:
+        """Return how far the deformation moves patches in the views, rms over observations [Å].
+
+        But for what is common to a view, which is a shift of it, and for what is common to a
+        patch, which is its place.
+        """
+        start, stop = self._starts[1:]
+        moves = self.design[:, :, start:stop] @ solution[start:stop]
+        rest = self.design[:, :, :start].reshape(-1, start)
+        return float(np.sqrt(2 * np.mean(_beyond(moves.ravel(), rest) ** 2)))
+
     def moved_views(self, solution: Floats) -> tuple[View, ...]:
         """Return the views with what was found."""
         n = len(self.views)
@@ -220,3 +231,9 @@ class Problem:
             block = covariance[a * size : (a + 1) * size, a * size : (a + 1) * size]
             variance += float(np.einsum("na,ab,nb->n", both, block, both).mean())
         return float(np.sqrt(variance))
+
+
+def _beyond(values: Floats, columns: Floats) -> Floats:
+    """Return what no combination of columns makes of values."""
+    fitted: Floats = columns @ np.linalg.lstsq(columns, values, rcond=None)[0]
+    return values - fitted

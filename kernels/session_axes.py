@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Fewer other series are no witnesses.
-LEAST_OTHERS = 3
+# Fewer other series are no witnesses: of two that differ, either may be wrong.
+LEAST_OTHERS = 2
 # A difference is told from so many standard errors on.
 APART = 3.0
 # Axes of one session differ by this without being wrong [degrees].
@@ -51,14 +51,7 @@ def against_others(one: Witness, others: Sequence[Witness]) -> str | None:
     """
     if len(others) < LEAST_OTHERS:
         return None
-    axes = np.array([other.axis for other in others])
-    # Differences from any one of them, first of the line alone, half a turn being none.
-    away = (axes - axes[0] + 90) % 180 - 90
-    middle = float(np.median(away))
-    spread = max(1.4826 * float(np.median(np.abs(away - middle))), SPREAD)
-    middle += float(axes[0])
-    if np.mean(np.cos(np.radians(axes - middle)) > 0) < 0.5:
-        middle += 180
+    middle, spread, same = _common(others)
     off = (one.axis - middle + 90) % 180 - 90
     error = float(np.hypot(one.error, spread))
     if abs(off) > APART * error:
@@ -66,7 +59,6 @@ def against_others(one: Witness, others: Sequence[Witness]) -> str | None:
             f"the tilt axis differs by {abs(off):.1f}° ± {error:.1f}° from that of the "
             f"session's other series ({_turned(middle):.1f}°)"
         ).replace("-", "−")
-    same = float(np.mean(np.cos(np.radians(axes - middle)) > 0))
     if same >= AGREED and np.cos(np.radians(one.axis - middle)) < 0:
         return (
             f"the tilt axis is half a turn from that of the session's other series "
@@ -81,6 +73,29 @@ def against_others(one: Witness, others: Sequence[Witness]) -> str | None:
             f"{-one.hand:+d}: the tilt axis is wrong by 180°"
         ).replace("-", "−")
     return None
+
+
+def shared_axis(others: Sequence[Witness]) -> float | None:
+    """Return the tilt axis on which series agree, within ± 180° [degrees].
+
+    None where there is no series, or where they disagree on the half turn.
+    """
+    if not others:
+        return None
+    middle, _, same = _common(others)
+    return _turned(middle) if same >= AGREED else None
+
+
+def _common(others: Sequence[Witness]) -> tuple[float, float, float]:
+    """Return the axis of most, its spread [degrees], and the share that agree on its half turn."""
+    axes = np.array([other.axis for other in others])
+    # Differences from any one of them, first of the line alone, half a turn being none.
+    away = (axes - axes[0] + 90) % 180 - 90
+    middle = float(np.median(away))
+    spread = max(1.4826 * float(np.median(np.abs(away - middle))), SPREAD)
+    middle += float(axes[0])
+    same = float(np.mean(np.cos(np.radians(axes - middle)) > 0))
+    return (middle, spread, same) if same >= 0.5 else (middle + 180, spread, 1 - same)
 
 
 def _turned(axis: float) -> float:

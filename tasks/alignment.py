@@ -52,6 +52,7 @@ def field_for(
     pixel_size: float,
     *,
     rows: bool = False,
+    midplane: float = 0.0,
 ) -> Field | None:
     """Return the displacement with which view `index` is resampled, None without deformation.
 
@@ -67,12 +68,16 @@ def field_for(
         Of it [Å].
     rows : bool
         As of `kernels.resample.resample_view`.
+    midplane : float
+        Z of the plane whose displacement is undone [Å].
     """
     if held is None:
         return None
     deformation, times = held
     step = max(4, min(32, min(shape) // 8))
-    return field_of_view(deformation, view, times[index], shape, pixel_size, step, rows=rows)
+    return field_of_view(
+        deformation, view, times[index], shape, pixel_size, step, midplane, rows=rows
+    )
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,13 @@
-"""Which alignment is used where the user leaves it open: by beads where there are enough."""
+"""Which alignment is used where the user leaves it open: by beads where there are enough.
+
+Where there are too few, they still help the alignment without markers.
+"""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
+from kernels.hybrid import LEAST_BEADS
 from tasks.parameters import Aligned, Parameters, Pipeline
 from tasks.store import Result, parse_project
 
@@ -13,13 +17,15 @@ ENOUGH = "enough_beads"  # attribute of a result of `fiducials`
 
 def settled(pipeline: Pipeline, fiducials: Result) -> Pipeline:
     """Return the pipeline with every open alignment chosen, as a complete result has it."""
-    return pipeline.model_copy(
-        update={
-            name: parameters.model_copy(update={"alignment": chosen(fiducials)})
-            for name in Pipeline.model_fields
-            if is_open(parameters := getattr(pipeline, name))
-        }
-    )
+    update: dict[str, Parameters] = {
+        name: parameters.model_copy(update={"alignment": chosen(fiducials)})
+        for name in Pipeline.model_fields
+        if is_open(parameters := getattr(pipeline, name))
+    }
+    found = fiducials.attributes().get("beads", 0)
+    if pipeline.markerfree.beads == "auto" and pipeline.markerfree.local and found >= LEAST_BEADS:
+        update["markerfree"] = pipeline.markerfree.model_copy(update={"beads": "join"})
+    return pipeline.model_copy(update=update)
 
 
 def settled_step(parameters: Chosen, project: str, series: str, branch: str) -> Chosen:

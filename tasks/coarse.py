@@ -19,6 +19,7 @@ from tasks.coarse_rounds import AXIS_RANGE, MOST_TURNS, SETTLED, Ties
 from tasks.errors import WrongParameter
 from tasks.parameters import CoarseParameters, Execution
 from tasks.scatter import Unit
+from tasks.session_axes import settled_axis
 from tasks.steps import file_of
 from tasks.work import Outcome, Work, begin, step_task
 
@@ -36,9 +37,10 @@ def coarse(
 ) -> Outcome:
     """Shift every view that is not excluded onto the others, or take a file's word for it.
 
-    The axis stays as imported, but where the user lets the views decide, and for half a turn where
-    the CTF's hand is −1 and the user asks.
+    The axis stays as imported, but where the user says another, lets the views or the session
+    decide, and for half a turn where the CTF's hand is −1 and the user asks.
     """
+    parameters = settled_axis(parameters, project, series, branch)
     work = begin("coarse", project, series, parameters, branch, execution)
     if work.done:
         return work.adopt()
@@ -48,7 +50,10 @@ def coarse(
     record = work.record
     pixel_size = reduce_views(work, parameters.pixel_size)
     turned = parameters.turn_axis_on_hand and record.hand == -1
-    views = [_turned(record.geometry(i), turned) for i in range(len(record.views))]
+    views = [record.geometry(i) for i in range(len(record.views))]
+    if parameters.axis_start is not None:
+        views = [replace(view, axis=parameters.axis_start) for view in views]
+    views = [_turned(view, turned) for view in views]
     used = [view.excluded is None for view in record.views]
     found = _align(work, views, used, pixel_size, parameters)
     told = [_told(found, used), found.axis]

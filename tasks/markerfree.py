@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 
 from kernels.geometry import View
+from kernels.tracks import Tracks
 from tasks import cluster
 from tasks.alignment import DEFORMATION, dose_times
+from tasks.bead_store import read_tracks
 from tasks.chunks.alignment import REDUCED
 from tasks.chunks.markerfree import align_views, memory_of_matching
 from tasks.coarse import decided_geometry, reduce_views
 from tasks.parameters import Execution, MarkerfreeParameters
 from tasks.record import TiltSeries
 from tasks.scatter import Unit
-from tasks.work import Outcome, begin, step_task
+from tasks.work import Outcome, Work, begin, step_task
 
 # Observed places of the patches: view, point, x, y, standard error [Å].
 TRACKS = "tracks"
@@ -62,6 +64,7 @@ def markerfree(
                     record.acquisition.pixel_size,
                     min(MOST_THREADS, cluster.worker_count(execution)),
                     parameters,
+                    beads_of(work) if parameters.joins_beads else None,
                 ),
             )
         ],
@@ -99,8 +102,19 @@ def markerfree(
             "patches": _patches(local) if local else [],
             "held_out": local["predicted"] if local else {},
             "refined": local["refined"] if local else [],
+            "hybrid": report["hybrid"],
         },
     )
+
+
+def beads_of(work: Work) -> Tracks | None:
+    """Return the tracks of beads in the views that are not excluded, None without beads."""
+    found = work.input("fiducials")
+    if "tracks" not in found.group():
+        return None
+    tracks, _ = read_tracks(found, len(work.record.views))
+    used = np.array([view.excluded is None for view in work.record.views])
+    return tracks.chosen(used[tracks.view])
 
 
 def hands_of(record: TiltSeries) -> tuple[int, int] | None:
@@ -131,6 +145,8 @@ def _told(report: dict[str, Any], views: list[View], taking: list[bool]) -> str:
             if local["deformation"]
             else "no local deformation"
         )
+    if (hybrid := report["hybrid"]) and hybrid["beads"]:
+        parts.append(f"{hybrid['beads']} beads {'joined' if hybrid['taken'] else 'left aside'}")
     told = f"{verdict['word']}: {', '.join(parts)}"
     return told if not verdict["reasons"] else f"{told}; but {'; '.join(verdict['reasons'])}"
 

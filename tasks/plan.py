@@ -10,7 +10,8 @@ from tasks import approvals
 from tasks.choice import is_open, settled
 from tasks.errors import NotThere, UnusableData, one_line
 from tasks.locks import holder_of
-from tasks.parameters import Parameters, Pipeline
+from tasks.parameters import CoarseParameters, Parameters, Pipeline
+from tasks.session_axes import settled_axis
 from tasks.steps import STEPS, inputs_of, needed, result_key
 from tasks.store import Project, Result, Series, parse_project
 
@@ -54,6 +55,8 @@ def plan(
         name = names[len(planned)]
         step = STEPS[name]
         parameters = approvals.chosen(series, branch, name, getattr(pipeline, name))
+        if isinstance(parameters, CoarseParameters):
+            parameters = settled_axis(parameters, series.project.url, series.name, branch)
         if is_open(parameters):
             why = "the beads decide which alignment is used"
             planned[name] = _without_key(series, name, branch, why, "to do")

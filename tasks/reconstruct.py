@@ -49,7 +49,7 @@ def reconstruct(
     if work.done:
         return work.adopt()
     job = prepare(work, parameters)
-    how = Reconstruction(job.views, job.box, job.turned, parameters)
+    how = Reconstruction(job.views, job.box, job.turned, parameters, job.layers)
     _make_kept(job, how)
     nz, _, nx = job.box.shape
     copies = {"wbp": 2, "sirt": 6, "sart": 6}[parameters.method]
@@ -57,11 +57,12 @@ def reconstruct(
 
     def memory(rows: int) -> int:
         return 100_000_000 + rows * 4 * (
-            2 * parts * len(job.views) * job.box.frame[1] + copies * parts * nz * nx
+            2 * parts * how.layers * len(job.views) * job.box.frame[1] + copies * parts * nz * nx
         )
 
     slabs = slabs_of(job, memory, 1)
-    held_row = 4 * len(job.views) * job.box.frame[1] * (2 if parameters.by_frames else 1)
+    frames = 2 if parameters.by_frames else 1
+    held_row = 4 * len(job.views) * job.box.frame[1] * frames * how.layers
     step = integer_step(job, how)
     reports: dict[str, Any] = {slab_name(slab): work.result.unit(slab_name(slab)) for slab in slabs}
     for together in passes(job, slabs, held_row):
@@ -71,7 +72,7 @@ def reconstruct(
                 Unit(f"view-{one.index:03d}", (job.source, one, place, how, together))
                 for place, one in enumerate(job.each)
             ],
-            memory=job.source.memory(),
+            memory=job.source.memory(how.layers),
         )
         views = [held.pop(f"view-{one.index:03d}") for one in job.each]
         reports |= work.scatter(

@@ -1,18 +1,22 @@
-"""Series of a project whose tilt axis or hand contradicts that of the others.
+"""What the series of a session say of each other's tilt axis and hand.
 
-Told from results when all are there, and no part of any: a result must not depend on which series
-were done before it.
+Contradictions are told from results when all are there, and are no part of any. Where the user lets
+the session say where the axis is looked for, its word becomes a number among the parameters: a
+result must not depend on which series were done before it without saying so.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from kernels.session_axes import Witness, against_others
+from kernels.session_axes import Witness, against_others, shared_axis
+from tasks.parameters import CoarseParameters
 from tasks.store import Series, parse_project
 
 # Standard error of an axis whose alignment tells none [degrees].
 UNTOLD = 0.1
+# An axis taken from the session before stays while it differs by less [degrees].
+KEPT = 0.5
 
 
 def contradictions(project: str, branch: str = "main") -> dict[str, str]:
@@ -34,6 +38,30 @@ def contradictions(project: str, branch: str = "main") -> dict[str, str]:
         if reason := against_others(witness, others):
             found[name] = reason
     return found
+
+
+def settled_axis(
+    parameters: CoarseParameters, project: str, series: str, branch: str
+) -> CoarseParameters:
+    """Return the parameters with the axis that the session's other series have.
+
+    Where none is aligned yet, the axis is searched. What was taken from the session before stays,
+    unless it is contradicted by now, so that a run finds its results again.
+    """
+    if parameters.axis != "session":
+        return parameters
+    of = parse_project(project)
+    others = [_witness(of.series(name), branch) for name in of.series_names() if name != series]
+    axis = shared_axis([witness for witness in others if witness is not None])
+    if axis is None:
+        return parameters.model_copy(update={"axis": "search"})
+    start = round(axis, 1)
+    key = of.series(series).pointer(branch, "coarse")
+    about = of.series(series).result("coarse", key).attributes() if key is not None else {}
+    before = about.get("parameters", {}).get("axis_start")
+    if before is not None and abs((before - axis + 180) % 360 - 180) < KEPT:
+        start = before
+    return parameters.model_copy(update={"axis": "refine", "axis_start": start})
 
 
 def _witness(series: Series, branch: str) -> Witness | None:

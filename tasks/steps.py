@@ -200,7 +200,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "markerfree",
-            version=3,
+            version=4,
             reads=(
                 "views.tilt_angle",
                 "views.order",
@@ -211,7 +211,7 @@ STEPS: dict[str, Step] = {
             ),
             about="refine the alignment, global and local, by matching projections of the specimen",
             inputs=("dose", "exclude", "coarse"),
-            asks={"use_ctf": ("ctf",)},
+            asks={"use_ctf": ("ctf",), "joins_beads": ("fiducials",)},
         ),
         Step(
             "transform",
@@ -244,7 +244,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "reconstruct",
-            version=3,
+            version=4,
             reads=("views.tilt_angle", "acquisition.pixel_size"),
             about="reconstruct the tomogram by weighted back-projection, SIRT or SART",
             inputs=("{images}", "exclude", "{alignment_step}"),

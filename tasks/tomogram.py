@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
+from kernels.deformation import Deformation, depth_alike
 from kernels.geometry import View
+from kernels.resample import Field
 from tasks import cluster
 from tasks.alignment import deformation_of, field_for
 from tasks.bead_store import gold_in_view
@@ -18,6 +21,7 @@ from tasks.chunks.fsc import shell_sums
 from tasks.chunks.reconstruct import (
     HALVES,
     Reconstruction,
+    edges_of,
     filter_view,
     halve,
     noise_of_rows,
@@ -32,6 +36,9 @@ from tasks.work import Outcome, Work
 BRICK = 64  # voxels: side of a stored brick; twice that of the finest level of large tomograms
 LARGE = 512**3  # voxels
 SAMPLE = 8  # rows in the middle from which integers get their scale
+# Planes of a layer may be displaced wrongly by so much of a voxel, rms at the series' end; rows
+# of views are kept once for each layer.
+ALIKE, MOST_LAYERS = 0.2, 8
 HELD = 0.4  # of all workers' memory that rows of views, between two steps, may take
 
 
@@ -59,6 +66,11 @@ class Job:
     turned: bool
     deformed: bool
     levels: tuple[tuple[int, ...], ...]
+
+    @property
+    def layers(self) -> int:
+        """Number of layers of planes that are made of rows of their own."""
+        return max(1, *(len(one.layers) for one in self.each))
 
 
 def prepare(work: Work, parameters: TomogramParameters) -> Job:
@@ -98,12 +110,18 @@ def prepare(work: Work, parameters: TomogramParameters) -> Job:
         *(Weighting.of(images), parameters.logarithm, parameters.invert, turned),
     )
     held = deformation_of(work.input(parameters.alignment_step))
+    heights = _heights(parameters, box, views, held[0]) if held else []
+
+    def field_at(index: int, view: View, height: float) -> Field | None:
+        return field_for(held, view, index, box.frame, box.voxel, rows=turned, midplane=height)
+
     each = tuple(
         OneView(
             i,
             box.seen_in_frame(view),
-            field_for(held, view, i, box.frame, box.voxel, rows=turned),
+            field_at(i, view, 0.0),
             gold_in_view(work, parameters, i),
+            tuple(f for height in heights if (f := field_at(i, view, height)) is not None),
         )
         for i, view in zip(used, views, strict=True)
     )
@@ -119,6 +137,21 @@ def prepare(work: Work, parameters: TomogramParameters) -> Job:
     return Job(
         work, parameters, box, source, used, tuple(views), each, turned, held is not None, levels
     )
+
+
+def _heights(
+    parameters: TomogramParameters, box: Box, views: Sequence[View], deformation: Deformation
+) -> list[float]:
+    """Return Z [Å] of the middle of each layer that is made with a field of its own."""
+    if getattr(parameters, "method", "") != "wbp":
+        return []
+    nz = box.shape[0]
+    alike = depth_alike(deformation, views, ALIKE * box.voxel)
+    layers = max(1, min(MOST_LAYERS, math.ceil(nz * box.voxel / alike)))
+    return [
+        box.centre[2] + ((low + high - 1) / 2 - nz // 2) * box.voxel
+        for low, high in pairwise(edges_of(nz, layers))
+    ]
 
 
 def _create(work: Work, name: str, shape: tuple[int, ...], brick: int, dtype: str) -> None:
@@ -151,7 +184,7 @@ def integer_step(job: Job, how: Reconstruction) -> float | None:
                 Unit(f"view-{one.index:03d}", (job.source, one, place, how, [middle]))
                 for place, one in enumerate(job.each)
             ],
-            memory=job.source.memory(),
+            memory=job.source.memory(how.layers),
         )
         rows = [part_of(held[f"view-{one.index:03d}"], 0, work.execution) for one in job.each]
         unit = Unit("scale", (how, *middle, rows))

@@ -25,12 +25,16 @@ SCALE = 1000.0
 
 @dataclass(frozen=True)
 class OneView:
-    """One view of a series: which, how it looks at the specimen, what is undone and taken out."""
+    """One view of a series: which, how it looks at the specimen, what is undone and taken out.
+
+    `field` is that of the mid-plane, `layers` those of the layers of a box made in layers.
+    """
 
     index: int
     view: View
     field: Field | None = None
     gold: Gold | None = None
+    layers: tuple[Field, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,22 @@ class Source:
 
     def aligned(self, one: OneView) -> list[Array]:
         """Return a view (rows, columns) of the aligned frame: one, or its two halves."""
-        return [self._aligned(image, one) for image in self._read(one)]
+        return [self._resampled(image, one, one.field) for image in self._contrasts(one)]
+
+    def layers(self, one: OneView) -> list[list[Array]]:
+        """Return the view, or its two halves, as each layer of the box is to be made of it."""
+        fields = one.layers or (one.field,)
+        contrasts = self._contrasts(one)
+        return [[self._resampled(image, one, field) for field in fields] for image in contrasts]
+
+    def _contrasts(self, one: OneView) -> list[Array]:
+        return [self._contrast(image, one) for image in self._read(one)]
+
+    def _resampled(self, contrast: Array, one: OneView, field: Field | None) -> Array:
+        voxel = self.pixel_size * self.binning
+        return resample_view(
+            contrast, one.view, voxel, self.frame, fill=0.0, rows=self.turned, field=field
+        )
 
     def _read(self, one: OneView) -> list[NDArray[np.float32]]:
         if self.halves is None:
@@ -84,7 +103,7 @@ class Source:
                     image[changed] = clean[changed] * (float(image.mean()) / mean)
         return [image if one.gold is None else one.gold.without(image) for image in images]
 
-    def _aligned(self, image: NDArray[np.float32], one: OneView) -> Array:
+    def _contrast(self, image: NDArray[np.float32], one: OneView) -> Array:
         mean = float(image.mean())
         if not mean > 0:
             raise UnusableData(
@@ -95,18 +114,19 @@ class Source:
         factor = np.float32(-SCALE if self.invert else SCALE)
         relative = on_device(image / np.float32(mean))
         contrast = (wbp.log_intensity(relative) if self.logarithm else relative - 1) * factor
-        reduced, voxel = bin_images(contrast, self.binning), self.pixel_size * self.binning
-        if self.weighting is not None:
-            reduced = self.weighting.weighted(reduced, one.index, voxel)
-        return resample_view(
-            reduced, one.view, voxel, self.frame, fill=0.0, rows=self.turned, field=one.field
-        )
+        reduced = bin_images(contrast, self.binning)
+        if self.weighting is None:
+            return reduced
+        return self.weighting.weighted(reduced, one.index, self.pixel_size * self.binning)
 
-    def memory(self) -> int:
-        """Return the most memory that `aligned` takes for one view [bytes]."""
+    def memory(self, layers: int = 1) -> int:
+        """Return the most memory that `layers` takes for one view [bytes]."""
         rows, columns = self.images.images().shape[1:]
         halves = 1 if self.halves is None else 4
-        return 100_000_000 + 4 * ((5 + halves) * rows * columns + 9 * self.frame[0] * self.frame[1])
+        frames = 9 + (layers - 1) * min(halves, 2)
+        return 100_000_000 + 4 * (
+            (5 + halves) * rows * columns + frames * self.frame[0] * self.frame[1]
+        )
 
 
 def rows_between(view: NDArray[np.float32], first: int, last: int) -> NDArray[np.float32]:

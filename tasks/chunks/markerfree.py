@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from kernels.align_coarse import aligned_shape, stretch
 from kernels.align_matching import Aligned, align_series
 from kernels.geometry import View, aligned_from_raw
+from kernels.hybrid import LEAST_BEADS, Hybrid, join_beads
 from kernels.match_verdict import judge
 from kernels.matching_slab import slab_of_series
 from kernels.patch_align import Local, align_patches
 from kernels.patches import patch_grid
 from kernels.tilt_offset import Estimate, Offset, combine, from_intensity
+from kernels.tracks import Tracks
 from tasks.alignment import stored
 from tasks.chunks.alignment import REDUCED
 from tasks.chunks.device import on_device
@@ -39,6 +41,7 @@ def align_views(
     raw_pixel_size: float,
     threads: int,
     parameters: MarkerfreeParameters,
+    beads: Tracks | None = None,
 ) -> dict[str, Any]:
     """Refine shifts, axis and local deformation of a series from its reduced views.
 
@@ -64,6 +67,8 @@ def align_views(
     threads : int
         The report does not depend on it.
     parameters : MarkerfreeParameters
+    beads : Tracks, optional
+        Those that are joined with the patches.
 
     Returns
     -------
@@ -121,6 +126,11 @@ def align_views(
             threads=threads,
         )
         moved = list(local.views)
+    hybrid = None
+    if beads is not None and local is not None and local.field is not None:
+        hybrid = join_beads(moved, local.deformation, local.patched.tracks, beads, times)
+        moved = list(hybrid.views)
+        local = replace(local, deformation=hybrid.deformation)
     verdict = judge(aligned, used, pixel_size, local, hand)
     return {
         "views": [asdict(view) for view in moved],
@@ -134,6 +144,7 @@ def align_views(
         "slab": asdict(slab) if slab else None,
         "verdict": asdict(verdict),
         "local": told_local(local, times, half_width) if local else None,
+        "hybrid": told_hybrid(hybrid) if hybrid else None,
     }
 
 
@@ -190,6 +201,17 @@ def told_local(local: Local, times: Sequence[float], half_width: float) -> dict[
         "model": None if field is None else field.model.name,
         "changes": list(local.changes),
         "refined": list(local.refined),
+    }
+
+
+def told_hybrid(hybrid: Hybrid) -> dict[str, Any]:
+    """Return what beads did, but for the views."""
+    known = hybrid.beads >= LEAST_BEADS
+    return {
+        "beads": hybrid.beads,
+        "taken": hybrid.taken,
+        "alone_A": hybrid.alone if known else None,
+        "together_A": hybrid.together if known else None,
     }
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels import iterative, wbp
-from kernels.arrays import Array, to_host
+from kernels.arrays import Array, namespace, to_host
 from kernels.backproject import Projection, backproject
 from kernels.geometry import View
 from kernels.halving import halved, measured
@@ -39,12 +40,20 @@ class Reconstruction:
     turned : bool
         Whether the specimen is tilted about x, so that rows mix.
     parameters : ReconstructParameters
+    layers : int
+        Of planes, made of rows of their own where a deformation is undone.
     """
 
     views: tuple[View, ...]
     box: Box
     turned: bool
     parameters: ReconstructParameters
+    layers: int = 1
+
+    @property
+    def edges(self) -> list[int]:
+        """First plane of each layer, and the number of planes."""
+        return edges_of(self.box.shape[0], self.layers)
 
     @property
     def iterates(self) -> bool:
@@ -90,7 +99,7 @@ class Reconstruction:
     def made(
         self, rows: Array, start: int, stop: int, keep: Any = None, first: int | None = None
     ) -> Array:
-        """Return the slab (nz, stop − start, nx) of views' rows (view, row, column).
+        """Return the slab (nz, stop − start, nx) of views' rows (layer, view, row, column).
 
         The rows begin with `first` of the frame; by default with the first that is needed.
         """
@@ -98,11 +107,17 @@ class Reconstruction:
         low = start + self.box.first_row
         if first is None:
             first = self.rows(start, stop)[0]
-        nz, _, nx = self.box.shape
+        nx = self.box.shape[2]
         if self.iterates:
-            return self._iterated(rows, projection, low, first, stop - start, keep)
+            return self._iterated(rows[0, ...], projection, low, first, stop - start, keep)
         of = projection.of_rows(low, first) if self.turned else projection
-        return backproject(rows, of, (nz, stop - start, nx), weights=self.weights)
+        layers = [
+            backproject(
+                rows[k, ...], of, (after - z, stop - start, nx), z_start=z, weights=self.weights
+            )
+            for k, (z, after) in enumerate(pairwise(self.edges))
+        ]
+        return layers[0] if len(layers) == 1 else namespace(rows).concat(layers, axis=0)
 
     def _iterated(
         self, rows: Array, projection: Projection, low: int, first: int, count: int, keep: Any
@@ -158,14 +173,14 @@ def filter_view(
 
     Returns
     -------
-    tuple of (parts, rows, columns) float32
+    tuple of (parts, layers, rows, columns) float32
         The rows that each slab needs: of the view, or of its halves.
     """
-    parts = source.aligned(one)
+    parts = source.layers(one)
     if not how.iterates:
         row_filter = how.row_filter(place)
-        parts = [wbp.filter_views(part, row_filter) for part in parts]
-    whole = np.stack([to_host(part) for part in parts])
+        parts = [[wbp.filter_views(layer, row_filter) for layer in part] for part in parts]
+    whole = np.stack([np.stack([to_host(layer) for layer in part]) for part in parts])
     return tuple(np.array(rows_between(whole, *how.rows(*slab))) for slab in slabs)
 
 
@@ -181,15 +196,15 @@ def back_project_slab(
 
     `rows` are those of `filter_view`, of all views; `step` is what 1 of a stored integer means.
     """
-    stacked = np.stack(rows, axis=1)
+    stacked = np.stack(rows, axis=2)
     halves = how.parameters.halves
     volumes = []
     if halves == "views":
         for odd in (0, 1):
             chosen = np.arange(odd, len(how.views), 2)
             views = tuple(how.views[i] for i in chosen)
-            half = Reconstruction(views, how.box, how.turned, how.parameters)
-            rows_of_half, first = on_device(stacked[0][chosen]), how.rows(start, stop)[0]
+            half = replace(how, views=views)
+            rows_of_half, first = on_device(stacked[0][:, chosen]), how.rows(start, stop)[0]
             volumes.append(to_host(half.made(rows_of_half, start, stop, first=first)))
         whole = to_host(how.made(on_device(stacked[0]), start, stop))
     else:
@@ -197,6 +212,11 @@ def back_project_slab(
         volumes = [to_host(how.made(on_device(part), start, stop, keep)) for part in stacked]
         whole = volumes[0] if halves == "none" else (volumes[0] + volumes[1]) * np.float32(0.5)
     return write_slab(target, start, stop, whole, volumes if halves != "none" else (), step)
+
+
+def edges_of(planes: int, layers: int) -> list[int]:
+    """Return the first plane of each of `layers` of a box, and the number of planes."""
+    return [round(planes * k / layers) for k in range(layers + 1)]
 
 
 def _keeper(target: Result, how: Reconstruction, start: int, stop: int) -> Any:
@@ -218,7 +238,7 @@ def kept_name(iteration: int) -> str:
 
 def noise_of_rows(how: Reconstruction, start: int, stop: int, rows: Sequence[Volume]) -> float:
     """Return the standard deviation of a few rows of the tomogram: the scale of integers."""
-    return float(to_host(how.made(on_device(np.stack(rows, axis=1)[0]), start, stop)).std())
+    return float(to_host(how.made(on_device(np.stack(rows, axis=2)[0]), start, stop)).std())
 
 
 def write_slab(

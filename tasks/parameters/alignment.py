@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.parameters.base import Parameters
 from tasks.parameters.views import ReductionFilter
@@ -37,10 +37,14 @@ class CoarseParameters(Parameters):
     search_magnification: bool = Field(
         False, description="look for magnifications that differ between the views"
     )
-    axis: Literal["given", "check", "refine", "search"] = Field(
+    axis: Literal["given", "check", "refine", "search", "session"] = Field(
         "check",
         description="tilt axis: as given; check: as given, and say if the views contradict; "
-        "refine: within 10° of the given one; search: anywhere, the half turn as given",
+        "refine: within 10° of the given one; search: anywhere, the half turn as given; session: "
+        "within 10° of that of the session's series that are aligned, anywhere if there are none",
+    )
+    axis_start: float | None = Field(
+        None, ge=-360, le=360, description="tilt axis in place of the imported one [°]"
     )
     alignment_from: str | None = Field(
         None,
@@ -50,6 +54,15 @@ class CoarseParameters(Parameters):
     turn_axis_on_hand: bool = Field(
         False, description="turn the tilt axis by 180° where the CTF shows hand −1"
     )
+
+    @model_validator(mode="after")
+    def _one_says_the_half_turn(self) -> Self:
+        if self.turn_axis_on_hand and (self.axis == "session" or self.axis_start is not None):
+            raise ValueError(
+                "turn_axis_on_hand concerns the imported axis: leave it out, or axis=session "
+                "and axis_start"
+            )
+        return self
 
 
 Alignment = Literal["auto", "fiducial", "markerfree", "coarse"]

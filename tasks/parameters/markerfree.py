@@ -19,7 +19,10 @@ class MarkerfreeParameters(Parameters):
         10.0, gt=0, description="pixel that the views are reduced to, at least about this [Å]"
     )
     thickness: float = Field(
-        3000.0, gt=0, description="depth of the volume that holds the specimen while matching [Å]"
+        3000.0,
+        gt=0,
+        description="depth of the volume that the first views make [Å]; from then on it is as deep "
+        "as the matter found in it",
     )
     rounds: int = Field(6, ge=1, le=50, description="most sweeps through the series")
     tolerance: float = Field(
@@ -42,6 +45,11 @@ class MarkerfreeParameters(Parameters):
         description="patches here instead of on a grid: 'x,y x,y …' in the view of lowest tilt "
         "[pixels of the movies, from the first pixel]",
     )
+    beads: Literal["auto", "join", "ignore"] = Field(
+        "auto",
+        description="adjust the views to patches and to the beads that the fiducials step found, "
+        "however few, where beads left out agree; auto: in runs that looked for beads",
+    )
     use_ctf: bool = Field(
         False, description="check hand and tilt offset against the defocus gradient of the ctf step"
     )
@@ -51,9 +59,20 @@ class MarkerfreeParameters(Parameters):
         "by exclude's --dark-threshold",
     )
 
+    @property
+    def joins_beads(self) -> bool:
+        """Whether the beads are read."""
+        return self.beads == "join"
+
     def regions_listed(self) -> list[tuple[float, float]]:
         """Return the regions as numbers x, y."""
         return [_place(text) for text in re.split(r"[\s;]+", self.regions.strip()) if text]
+
+    @model_validator(mode="after")
+    def _beads_join_patches(self) -> Self:
+        if self.joins_beads and not self.local:
+            raise ValueError("beads are joined with patches: beads=join needs local")
+        return self
 
     @model_validator(mode="after")
     def _regions_are_places(self) -> Self:

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from kernels.deformation import Deformation, displacements, seen_displacements, space_powers
-from kernels.geometry import View, image_matrix, project, raw_from_aligned, tilted
+from kernels.geometry import (
+    View,
+    image_matrix,
+    project,
+    raw_from_aligned,
+    tilt_rotation,
+    tilted,
+)
 from kernels.patch_align import align_patches
 from kernels.patch_field import fit_field
 from kernels.patch_rays import Column, Rays, dense_voxels, project_column, smear_bent
@@ -163,6 +170,37 @@ def test_noise_alone_is_no_field_and_its_size_is_told() -> None:
     found = fit_field(tracks, views, points, TIMES, FIELD / 2)
     assert found.deformation is None
     assert found.excess == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize(("height", "kept"), [(2.0, False), (60.0, True)])
+def test_a_field_that_patches_could_have_by_mistake_is_none(height: float, kept: bool) -> None:
+    tracks, views, points = planted_tracks(dome(height), 0.05)
+    assert fit_field(tracks, views, points, TIMES, FIELD / 2).deformation is not None
+    found = fit_field(tracks, views, points, TIMES, FIELD / 2, least=0.5)
+    assert (found.deformation is not None) == kept
+    assert found.model.order == 0 or kept
+
+
+def test_the_error_of_a_field_that_is_no_polynomial_is_told() -> None:
+    def bump(places: np.ndarray) -> np.ndarray:
+        away = np.hypot(places[:, 0] - 0.3 * FIELD, places[:, 1])
+        return np.column_stack(
+            [0 * away, 0 * away, 60 * np.exp(-0.5 * (away / (0.2 * FIELD)) ** 2)]
+        )
+
+    tracks, views, points = planted_tracks(None, 0.1)
+    moves = [
+        time * (bump(points) @ tilt_rotation(view)[:2].T) @ image_matrix(view).T
+        for view, time in zip(views, TIMES, strict=True)
+    ]
+    moved = replace(tracks, xy=tracks.xy + np.array(moves)[tracks.view, tracks.point])
+    found = fit_field(moved, views, points, TIMES, FIELD / 2)
+    assert found.deformation is not None
+    error = displacements(found.deformation, points, 1.0) - bump(points)
+    error -= error.mean(axis=0)
+    real = float(np.sqrt((error**2).sum(axis=1).mean()))
+    assert real > 2  # a polynomial cannot follow
+    assert real / 3 < found.error < 3 * real
 
 
 def test_wrong_places_are_disregarded() -> None:

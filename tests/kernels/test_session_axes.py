@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from kernels.session_axes import Witness, against_others
+from kernels.session_axes import Witness, against_others, shared_axis
 
 OTHERS = [Witness(85.3 + d, 0.05, 1) for d in (-0.1, -0.05, 0.05, 0.1)]
 
@@ -36,9 +36,25 @@ def test_axes_near_a_full_turn_are_near_each_other() -> None:
 
 
 def test_few_or_divided_others_say_nothing() -> None:
-    assert against_others(Witness(0.0, 0.05, 1), OTHERS[:2]) is None
+    assert against_others(Witness(0.0, 0.05, 1), OTHERS[:1]) is None
+    assert against_others(Witness(85.3, 0.05), [OTHERS[0], Witness(-94.7, 0.05)]) is None
+    assert against_others(Witness(85.3, 0.05), [OTHERS[0], Witness(93.3, 0.05)]) is None
     divided = [Witness(85.3, 0.05, h) for h in (1, -1, 1, -1)]
     assert against_others(Witness(85.3, 0.05, -1), divided) is None
+
+
+def test_of_three_series_the_odd_one_is_told() -> None:
+    session = [OTHERS[0], OTHERS[3], Witness(-94.7, 0.05)]
+    told = [against_others(w, session[:i] + session[i + 1 :]) or "" for i, w in enumerate(session)]
+    assert ["half a turn" in t for t in told] == [False, False, True]
+
+
+def test_the_axis_that_series_share() -> None:
+    assert shared_axis(OTHERS) == pytest.approx(85.3)
+    assert shared_axis([Witness(179.9, 0.1), Witness(-179.7, 0.1)]) == pytest.approx(-179.9)
+    assert shared_axis([*OTHERS, Witness(-94.7, 0.05)]) == pytest.approx(85.3, abs=0.1)
+    assert shared_axis([OTHERS[0], Witness(-94.7, 0.05)]) is None
+    assert shared_axis([]) is None
 
 
 def test_one_wrong_series_does_not_discredit_the_right_ones() -> None:

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from kernels.deformation import Deformation
+from kernels.tracks import Tracks
 from tasks.alignment import DEFORMATION, deformation_of, dose_times, stored
+from tasks.bead_store import write_tracks
+from tasks.choice import settled
+from tasks.markerfree import beads_of
+from tasks.parameters import MarkerfreeParameters, Pipeline
 from tasks.record import TiltSeries
 
 
@@ -44,3 +50,29 @@ def test_a_deformation_is_kept_with_its_result(fake_run: Callable[..., Any]) -> 
     assert np.array_equal(found[0].coefficients, coefficients)
     assert (found[0].half_width, found[0].degree, found[1]) == (2500.0, 2, times.tolist())
     assert deformation_of(run.finish("erase", **{DEFORMATION: stored(None, times)})) is None
+
+
+@pytest.mark.parametrize(("beads", "said"), [(3, "join"), (1, "auto")])
+def test_beads_too_few_to_align_by_are_joined_with_patches(beads: int, said: str) -> None:
+    about = {"enough_beads": False, "beads": beads}
+    few: Any = SimpleNamespace(attributes=lambda: about)
+    assert settled(Pipeline(), few).markerfree.beads == said
+    told = Pipeline(markerfree=MarkerfreeParameters(beads="ignore"))
+    assert settled(told, few).markerfree.beads == "ignore"
+
+
+def test_beads_of_views_that_are_left_out_do_not_count(fake_run: Callable[..., Any]) -> None:
+    run = fake_run("TS_01")
+    run.up_to_alignment()
+    found, record = run.begin("fiducials"), run.series.imported()
+    views = len(record.views)
+    view, point = np.repeat(np.arange(views), 2), np.tile([0, 1], views)
+    tracks = Tracks(view, point, np.zeros((2 * views, 2)), np.ones(2 * views), views, 2)
+    write_tracks(found, tracks, np.zeros((2, 3)))
+    left_out = record.views[3].model_copy(update={"excluded": "the user"})
+    kept = (*record.views[:3], left_out, *record.views[4:])
+    changed = record.model_copy(update={"views": kept})
+    work: Any = SimpleNamespace(input=lambda _: found, record=changed)
+    read = beads_of(work)
+    assert read is not None
+    assert set(read.view.tolist()) == set(range(views)) - {3}

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tasks.session_axes import contradictions
+from tasks.parameters import CoarseParameters
+from tasks.session_axes import contradictions, settled_axis
 from tasks.tables import status_rows
 
 Session = Callable[..., str]
@@ -44,3 +45,26 @@ def test_series_alike_are_not_told(session: Session) -> None:
 
 def test_a_failed_series_is_no_witness(session: Session) -> None:
     assert contradictions(session(85.3, 85.4, 85.2, 85.3, 20.0, word="failed")) == {}
+
+
+def test_of_three_series_the_one_that_is_half_a_turn_off_is_told(session: Session) -> None:
+    assert set(contradictions(session(85.3, 85.4, -94.6))) == {"TS_03"}
+
+
+def test_an_axis_is_looked_for_where_the_others_have_it(session: Session) -> None:
+    asked = CoarseParameters(axis="session")
+    project = session(85.3, 85.4, 20.0)
+    settled = settled_axis(asked, project, "TS_03", "main")
+    assert (settled.axis, settled.axis_start) == ("refine", pytest.approx(85.35, abs=0.06))
+    given = CoarseParameters(axis="refine")
+    assert settled_axis(given, project, "TS_03", "main") is given
+
+
+def test_without_others_the_axis_is_searched(session: Session) -> None:
+    settled = settled_axis(CoarseParameters(axis="session"), session(85.3), "TS_01", "main")
+    assert (settled.axis, settled.axis_start) == ("search", None)
+
+
+def test_turning_by_the_hand_and_by_the_session_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="leave it out"):
+        CoarseParameters(axis="session", turn_axis_on_hand=True)

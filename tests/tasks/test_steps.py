@@ -64,6 +64,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "tilt_offset": "apply",
         "patches": (5, 5),
         "regions": "1,1 9,1 1,9 9,9",
+        "beads": "join",
     },
     "motion": {
         "binning": 2.0,

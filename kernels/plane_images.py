@@ -19,11 +19,12 @@ from kernels.backproject import Projection
 from kernels.ctf import Ctf
 from kernels.ctf_correct import Correction, correct_spectrum, half_turns
 from kernels.ctf_planes import Planes
+from kernels.fine_rows import REACH, fine_columns, fine_rows
 from kernels.fourier import fast_size
 
 Shape = tuple[int, int]
-# Columns kept around those that voxels can need, for rounding.
-MARGIN = 1
+# Columns kept around those that voxels lie between: what a spline's samples need, and rounding.
+MARGIN = REACH
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,28 @@ class Layout:
         """Return how many columns the images of a plane keep together."""
         return int(self.count[self.images[:, 1] == level].sum())
 
+    def fine(self) -> Layout:
+        """Return that of the images sampled twice as finely across (`fine_plane`)."""
+        count = np.array([fine_columns(int(n)) for n in self.count], dtype=np.int64)
+        return _placed(self.images, 2 * self.first, count)
+
+    def fine_plane(self, level: int, packed: Array) -> Array:
+        """Return a plane's columns sampled twice as finely, (fine columns kept, rows) float32.
+
+        Parameters
+        ----------
+        level : int
+        packed : (columns kept, rows) float32
+            Spline coefficients across, image after image.
+        """
+        xp = namespace(packed)
+        stops = np.cumsum(self.count[self.of_plane(level)]).tolist()
+        parts = [
+            fine_rows(packed[start:stop, :], axis=0)
+            for start, stop in zip([0, *stops], stops, strict=False)
+        ]
+        return xp.concat(parts, axis=0) if parts else packed
+
     @property
     def columns(self) -> int:
         """How many columns all images keep together."""
@@ -88,12 +111,19 @@ def lay_out(
             images.append((view, level))
             first.append(start)
             count.append(max(0, stop - start))
-    of, kept = np.array(images, dtype=np.int64), np.array(count, dtype=np.int64)
-    order = np.lexsort((of[:, 0], of[:, 1]))
-    begin = np.empty(len(of), dtype=np.int64)
-    begin[order] = np.concatenate([[0], np.cumsum(kept[order])[:-1]])
-    starts = np.array(first, dtype=np.int64)
-    return Layout(of, starts, kept, begin - starts, np.unique(of[:, 1]))
+    return _placed(
+        *(np.array(column, dtype=np.int64) for column in (images, first, count)),
+    )
+
+
+def _placed(
+    images: NDArray[np.int64], first: NDArray[np.int64], count: NDArray[np.int64]
+) -> Layout:
+    """Return the layout of images of which these columns are kept."""
+    order = np.lexsort((images[:, 0], images[:, 1]))
+    begin = np.empty(len(images), dtype=np.int64)
+    begin[order] = np.concatenate([[0], np.cumsum(count[order])[:-1]])
+    return Layout(images, first, count, begin - first, np.unique(images[:, 1]))
 
 
 def _seen(

@@ -47,7 +47,7 @@ def reconstruct(
 
     def memory(rows: int) -> int:
         return 100_000_000 + rows * 4 * (
-            2 * parts * len(job.views) * job.box.frame[1] + copies * parts * nz * nx
+            (2 * parts + 2) * len(job.views) * job.box.frame[1] + copies * parts * nz * nx
         )
 
     slabs = slabs_of(job, memory, 1)

@@ -244,7 +244,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "reconstruct",
-            version=3,
+            version=4,
             reads=("views.tilt_angle", "acquisition.pixel_size"),
             about="reconstruct the tomogram by weighted back-projection, SIRT or SART",
             inputs=("{images}", "exclude", "{alignment_step}"),
@@ -253,7 +253,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "ctf3d",
-            version=1,
+            version=2,
             reads=(
                 "views.tilt_angle",
                 "views.order",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from kernels import iterative, wbp
 from kernels.arrays import Array, to_host
 from kernels.backproject import Projection, backproject
+from kernels.fine_rows import fine_rows, spline_filter
 from kernels.geometry import View
 from tasks.box import Box, angstrom
 from tasks.chunks.aligned import OneView, Source, rows_between
@@ -51,6 +52,11 @@ class Reconstruction:
         return self.parameters.method != "wbp"
 
     @property
+    def fine(self) -> bool:
+        """Whether filtered rows are coefficients of a spline, sampled for back-projection."""
+        return not self.iterates and self.parameters.interpolation == "spline"
+
+    @property
     def weights(self) -> NDArray[np.float64]:
         """Factor of each view in weighted back-projection."""
         if self.parameters.weighting == "exact":
@@ -71,6 +77,8 @@ class Reconstruction:
             row_filter = wbp.ramp(n, given.radial_cutoff, given.radial_falloff)
         if given.sirt_like_iterations:
             row_filter = row_filter * wbp.sirt_like(n, given.sirt_like_iterations)
+        if self.fine:
+            row_filter = row_filter * spline_filter(n)
         return row_filter
 
     def rows(self, start: int, stop: int) -> tuple[int, int]:
@@ -101,6 +109,8 @@ class Reconstruction:
         if self.iterates:
             return self._iterated(rows, projection, low, first, stop - start, keep)
         of = projection.of_rows(low, first) if self.turned else projection
+        if self.fine:
+            rows, of = fine_rows(rows), of.fine()
         return backproject(rows, of, (nz, stop - start, nx), weights=self.weights)
 
     def _iterated(

@@ -16,7 +16,7 @@ import scipy.fft
 from numba import njit
 from numpy.typing import NDArray
 
-from kernels.arrays import Array, is_numpy, namespace
+from kernels.arrays import Array, asarray_like, is_numpy, namespace
 
 # The quintic B-spline at whole distances 0, 1, 2 and at ½, 1½, 2½ [pixels].
 WHOLE = tuple(np.float32(w / 120) for w in (66, 26, 1))
@@ -65,16 +65,19 @@ def fine_rows(coefficients: Array, axis: int = -1) -> Array:
         return across
 
     def moved(by: int) -> Array:
-        index = xp.asarray(np.clip(np.arange(n) + by, 0, n - 1))
+        index = asarray_like(np.clip(np.arange(n) + by, 0, n - 1), coefficients)
         return xp.take(coefficients, index, axis=axis)
 
     at = [moved(by) for by in range(-2, 4)]
-    whole = at[2] * WHOLE[0] + (at[1] + at[3]) * WHOLE[1] + (at[0] + at[4]) * WHOLE[2]
-    half = (at[2] + at[3]) * HALF[0] + (at[1] + at[4]) * HALF[1] + (at[0] + at[5]) * HALF[2]
+    u, v, w = map(float, WHOLE)
+    whole = at[2] * u + (at[1] + at[3]) * v + (at[0] + at[4]) * w
+    u, v, w = map(float, HALF)
+    half = (at[2] + at[3]) * u + (at[1] + at[4]) * v + (at[0] + at[5]) * w
     position = axis % coefficients.ndim
+    kept = asarray_like(np.arange(2 * n - 1), coefficients)
     both = xp.stack([whole, half], axis=position + 1)
     shape = tuple(2 * size if i == position else size for i, size in enumerate(whole.shape))
-    return xp.take(xp.reshape(both, shape), xp.asarray(np.arange(2 * n - 1)), axis=axis)
+    return xp.take(xp.reshape(both, shape), kept, axis=axis)
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"})  # type: ignore[untyped-decorator]

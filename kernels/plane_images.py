@@ -19,12 +19,12 @@ from kernels.backproject import Projection
 from kernels.ctf import Ctf
 from kernels.ctf_correct import Correction, correct_spectrum, half_turns
 from kernels.ctf_planes import Planes
-from kernels.fine_rows import REACH, fine_columns, fine_rows
+from kernels.fine_rows import fine_columns, fine_rows
 from kernels.fourier import fast_size
 
 Shape = tuple[int, int]
-# Columns kept around those that voxels lie between: what a spline's samples need, and rounding.
-MARGIN = REACH
+# Columns kept around those that voxels can need, for rounding.
+MARGIN = 1
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,12 @@ class Layout:
 
 
 def lay_out(
-    projection: Projection, planes: Planes, box: Shape, columns: int, y: tuple[float, float]
+    projection: Projection,
+    planes: Planes,
+    box: Shape,
+    columns: int,
+    y: tuple[float, float],
+    margin: int = MARGIN,
 ) -> Layout:
     """Find the columns of each image that voxels of a box read.
 
@@ -100,14 +105,16 @@ def lay_out(
         Width of the views.
     y : (first, last)
         Range of the indices iy for which levels are computed.
+    margin : int
+        Columns kept around those that voxels lie between; `fine_rows.REACH` for `Layout.fine`.
     """
     images, first, count = [], [], []
     for view in range(len(planes.x)):
         lowest = int(planes.first[view])
         for level in range(lowest, lowest + int(planes.count[view])):
             low, high = _seen(projection, planes, view, level, box, y)
-            start = max(0, int(np.floor(low)) - MARGIN) if low <= high else 0
-            stop = min(columns, int(np.floor(high)) + 2 + MARGIN) if low <= high else 0
+            start = max(0, int(np.floor(low)) - margin) if low <= high else 0
+            stop = min(columns, int(np.floor(high)) + 2 + margin) if low <= high else 0
             images.append((view, level))
             first.append(start)
             count.append(max(0, stop - start))

@@ -16,9 +16,10 @@ from kernels.backproject_planes import backproject_planes
 from kernels.ctf import Ctf
 from kernels.ctf_correct import Correction
 from kernels.ctf_planes import Planes, lay_planes
-from kernels.fine_rows import fine_columns, spline_filter
+from kernels.fine_rows import REACH, fine_columns, spline_filter
 from kernels.geometry import View
 from kernels.plane_images import (
+    MARGIN,
     Layout,
     corrected_columns,
     lay_out,
@@ -77,7 +78,9 @@ class Correcting:
         nz, ny, nx = self.box.shape
         low = self.box.first_row
         projection = self.box.projection(self.views, self.turned)
-        return lay_out(projection, self.planes, (nz, nx), self.box.frame[1], (low, low + ny - 1.0))
+        margin = REACH if self.fine else MARGIN
+        rows = (low, low + ny - 1.0)
+        return lay_out(projection, self.planes, (nz, nx), self.box.frame[1], rows, margin)
 
     def rows(self, start: int, stop: int) -> tuple[int, int]:
         """Return [first, last) of the frame's rows that rows [start, stop) of the box need."""

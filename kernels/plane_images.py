@@ -20,6 +20,7 @@ from kernels.backproject import Projection
 from kernels.ctf import Ctf
 from kernels.ctf_correct import Correction, correct_spectrum, half_turns, numbers_of
 from kernels.ctf_planes import Planes
+from kernels.fine_rows import fine_columns, fine_rows
 from kernels.fourier import fast_size
 
 Shape = tuple[int, int]
@@ -58,6 +59,28 @@ class Layout:
         """Return how many columns the images of a plane keep together."""
         return int(self.count[self.images[:, 1] == level].sum())
 
+    def fine(self) -> Layout:
+        """Return that of the images sampled twice as finely across (`fine_plane`)."""
+        count = np.array([fine_columns(int(n)) for n in self.count], dtype=np.int64)
+        return _placed(self.images, 2 * self.first, count)
+
+    def fine_plane(self, level: int, packed: Array) -> Array:
+        """Return a plane's columns sampled twice as finely, (fine columns kept, rows) float32.
+
+        Parameters
+        ----------
+        level : int
+        packed : (columns kept, rows) float32
+            Spline coefficients across, image after image.
+        """
+        xp = namespace(packed)
+        stops = np.cumsum(self.count[self.of_plane(level)]).tolist()
+        parts = [
+            fine_rows(packed[start:stop, :], axis=0)
+            for start, stop in zip([0, *stops], stops, strict=False)
+        ]
+        return xp.concat(parts, axis=0) if parts else packed
+
     @property
     def columns(self) -> int:
         """How many columns all images keep together."""
@@ -65,7 +88,12 @@ class Layout:
 
 
 def lay_out(
-    projection: Projection, planes: Planes, box: Shape, columns: int, y: tuple[float, float]
+    projection: Projection,
+    planes: Planes,
+    box: Shape,
+    columns: int,
+    y: tuple[float, float],
+    margin: int = MARGIN,
 ) -> Layout:
     """Find the columns of each image that voxels of a box read.
 
@@ -78,23 +106,32 @@ def lay_out(
         Width of the views.
     y : (first, last)
         Range of the indices iy for which levels are computed.
+    margin : int
+        Columns kept around those that voxels lie between; `fine_rows.REACH` for `Layout.fine`.
     """
     images, first, count = [], [], []
     for view in range(len(planes.x)):
         lowest = int(planes.first[view])
         for level in range(lowest, lowest + int(planes.count[view])):
             low, high = _seen(projection, planes, view, level, box, y)
-            start = max(0, int(np.floor(low)) - MARGIN) if low <= high else 0
-            stop = min(columns, int(np.floor(high)) + 2 + MARGIN) if low <= high else 0
+            start = max(0, int(np.floor(low)) - margin) if low <= high else 0
+            stop = min(columns, int(np.floor(high)) + 2 + margin) if low <= high else 0
             images.append((view, level))
             first.append(start)
             count.append(max(0, stop - start))
-    of, kept = np.array(images, dtype=np.int64), np.array(count, dtype=np.int64)
-    order = np.lexsort((of[:, 0], of[:, 1]))
-    begin = np.empty(len(of), dtype=np.int64)
-    begin[order] = np.concatenate([[0], np.cumsum(kept[order])[:-1]])
-    starts = np.array(first, dtype=np.int64)
-    return Layout(of, starts, kept, begin - starts, np.unique(of[:, 1]))
+    return _placed(
+        *(np.array(column, dtype=np.int64) for column in (images, first, count)),
+    )
+
+
+def _placed(
+    images: NDArray[np.int64], first: NDArray[np.int64], count: NDArray[np.int64]
+) -> Layout:
+    """Return the layout of images of which these columns are kept."""
+    order = np.lexsort((images[:, 0], images[:, 1]))
+    begin = np.empty(len(images), dtype=np.int64)
+    begin[order] = np.concatenate([[0], np.cumsum(count[order])[:-1]])
+    return Layout(images, first, count, begin - first, np.unique(images[:, 1]))
 
 
 def _seen(

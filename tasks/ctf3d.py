@@ -76,7 +76,7 @@ def ctf3d(
     spectra = spectrum * len(job.views)
 
     def memory(rows: int) -> int:
-        return 100_000_000 + rows * 4 * (2 * parts * layout.columns + 3 * nz * nx)
+        return 100_000_000 + rows * 4 * ((2 * parts + 2) * layout.columns + 3 * nz * nx)
 
     slabs = slabs_of(job, memory, LEAST_ROWS)
     step = integer_step(job, _uncorrected(job))

@@ -57,7 +57,8 @@ def reconstruct(
 
     def memory(rows: int) -> int:
         return 100_000_000 + rows * 4 * (
-            2 * parts * how.layers * len(job.views) * job.box.frame[1] + copies * parts * nz * nx
+            (2 * parts * how.layers + 2) * len(job.views) * job.box.frame[1]
+            + copies * parts * nz * nx
         )
 
     slabs = slabs_of(job, memory, 1)

@@ -253,7 +253,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "ctf3d",
-            version=1,
+            version=2,
             reads=(
                 "views.tilt_angle",
                 "views.order",

@@ -16,8 +16,10 @@ from kernels.backproject_planes import backproject_planes
 from kernels.ctf import Ctf
 from kernels.ctf_correct import Correction
 from kernels.ctf_planes import Planes, lay_planes
+from kernels.fine_rows import REACH, fine_columns, spline_filter
 from kernels.geometry import View
 from kernels.plane_images import (
+    MARGIN,
     Layout,
     corrected_columns,
     lay_out,
@@ -77,7 +79,9 @@ class Correcting:
         nz, ny, nx = self.box.shape
         low = self.box.first_row
         projection = self.box.projection(self.views, self.turned)
-        return lay_out(projection, self.planes, (nz, nx), self.box.frame[1], (low, low + ny - 1.0))
+        margin = REACH if self.fine else MARGIN
+        rows = (low, low + ny - 1.0)
+        return lay_out(projection, self.planes, (nz, nx), self.box.frame[1], rows, margin)
 
     def rows(self, start: int, stop: int) -> tuple[int, int]:
         """Return [first, last) of the frame's rows that rows [start, stop) of the box need."""
@@ -87,11 +91,17 @@ class Correcting:
             first, last = projection.rows_needed(first, last, np.arange(self.box.shape[0]))
         return max(first, 0), min(last, self.box.frame[0])
 
+    @property
+    def fine(self) -> bool:
+        """Whether rows are coefficients of a spline, sampled for back-projection."""
+        return self.parameters.interpolation == "spline" and self.parameters.compat == "none"
+
     def row_filter(self) -> wbp.Filter:
         """Return the filter of the rows of views."""
         given = self.parameters
         n = wbp.padded_width(self.box.frame[1])
-        return wbp.ramp(n, given.radial_cutoff, given.radial_falloff)
+        row_filter = wbp.ramp(n, given.radial_cutoff, given.radial_falloff)
+        return row_filter * spline_filter(n) if self.fine else row_filter
 
 
 def transform_view(source: Source, one: OneView, ctf: Ctf, how: Correcting) -> Transformed:
@@ -188,12 +198,20 @@ def _slab(
     nz, _, nx = how.box.shape
     projection = how.box.projection(how.views, how.turned)
     low, first = start + how.box.first_row, how.rows(start, stop)[0]
+    projection = projection.of_rows(low, first) if how.turned else projection
+    planes, columns = [on_device(plane[part]) for plane in packed], how.box.frame[1]
+    if how.fine:
+        planes = [
+            layout.fine_plane(int(level), plane)
+            for level, plane in zip(layout.levels, planes, strict=True)
+        ]
+        layout, projection, columns = layout.fine(), projection.fine(), fine_columns(columns)
     return to_host(
         backproject_planes(
-            [on_device(plane[part]) for plane in packed],
+            planes,
             layout,
-            how.box.frame[1],
-            projection.of_rows(low, first) if how.turned else projection,
+            columns,
+            projection,
             how.planes,
             (nz, stop - start, nx),
             y_middle=low + (stop - start - 1) / 2,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from kernels import iterative, wbp
 from kernels.arrays import Array, namespace, to_host
 from kernels.backproject import Projection, backproject
+from kernels.fine_rows import fine_rows, spline_filter
 from kernels.geometry import View
 from kernels.halving import halved, measured
 from tasks.box import Box, angstrom
@@ -61,6 +62,11 @@ class Reconstruction:
         return self.parameters.method != "wbp"
 
     @property
+    def fine(self) -> bool:
+        """Whether filtered rows are coefficients of a spline, sampled for back-projection."""
+        return not self.iterates and self.parameters.interpolation == "spline"
+
+    @property
     def weights(self) -> NDArray[np.float64]:
         """Factor of each view in weighted back-projection."""
         if self.parameters.weighting == "exact":
@@ -81,6 +87,8 @@ class Reconstruction:
             row_filter = wbp.ramp(n, given.radial_cutoff, given.radial_falloff)
         if given.sirt_like_iterations:
             row_filter = row_filter * wbp.sirt_like(n, given.sirt_like_iterations)
+        if self.fine:
+            row_filter = row_filter * spline_filter(n)
         return row_filter
 
     def rows(self, start: int, stop: int) -> tuple[int, int]:
@@ -111,9 +119,14 @@ class Reconstruction:
         if self.iterates:
             return self._iterated(rows[0, ...], projection, low, first, stop - start, keep)
         of = projection.of_rows(low, first) if self.turned else projection
+        if self.fine:
+            of = of.fine()
         layers = [
             backproject(
-                rows[k, ...], of, (after - z, stop - start, nx), z_start=z, weights=self.weights
+                fine_rows(rows[k, ...]) if self.fine else rows[k, ...],
+                *(of, (after - z, stop - start, nx)),
+                z_start=z,
+                weights=self.weights,
             )
             for k, (z, after) in enumerate(pairwise(self.edges))
         ]

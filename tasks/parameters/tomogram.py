@@ -48,6 +48,11 @@ class TomogramParameters(Aligned):
     radial_falloff: float = Field(
         0.035, ge=0, description="true standard deviation of its Gaussian end [cycles/voxel]"
     )
+    interpolation: Literal["spline", "linear"] = Field(
+        "spline",
+        description="of the views' rows in back-projection: linear is what IMOD and novaCTF do, "
+        "which loses detail beyond 0.35 cycles/voxel",
+    )
     halves: Literal["none", "frames", "views"] = Field(
         "none", description="also write two half tomograms, of odd and even frames or views"
     )

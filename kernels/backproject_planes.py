@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from kernels.arrays import Array, asarray_like, cuda_module, device, is_cupy, is_numpy, namespace
 from kernels.backproject import CUDA_ROWS, CUDA_THREADS, Projection, Shape, fixed_point
 from kernels.ctf_planes import Planes
+from kernels.fine_rows import fine_columns
 from kernels.plane_images import Layout
 
 Vector = NDArray[np.float64]
@@ -69,6 +70,7 @@ def backproject_planes(
     y_middle: float,
     z_start: int = 0,
     weights: ArrayLike | None = None,
+    fine: bool = False,
 ) -> Array:
     """Sum, for each voxel of a slab, the values of the views where it appears, at its defocus.
 
@@ -93,6 +95,9 @@ def backproject_planes(
         Index in the whole box of the slab's first plane.
     weights : (n_views,), optional
         Factor of each view; default 1.
+    fine : bool
+        Whether columns are coefficients of splines (`kernels.fine_rows`), twice as many samples of
+        which are read.
 
     Returns
     -------
@@ -119,8 +124,12 @@ def backproject_planes(
         raise ValueError(f"slab has {shape[1]} rows along y, the views have {rows}")
     if is_numpy(packed[0]):
         return _on_cpu(
-            packed, layout, columns, projection, planes, shape, y_middle, z_start, factors
+            packed, layout, columns, projection, planes, shape, y_middle, z_start, factors, fine
         )
+    if fine:
+        levels = layout.levels.tolist()
+        packed = [layout.fine_plane(n, part) for n, part in zip(levels, packed, strict=True)]
+        layout, projection, columns = layout.fine(), projection.fine(), fine_columns(columns)
     if is_cupy(packed[0]):
         xp = namespace(packed[0])
         volume = xp.zeros(shape, dtype=xp.float32)
@@ -146,9 +155,14 @@ def _on_cpu(
     y_middle: float,
     z_start: int,
     factors: Vector,
+    fine: bool,
 ) -> NDArray[np.float32]:
     from kernels import backproject_planes_cpu  # Numba takes half a second to import
 
+    stops = None
+    if fine:
+        stops = [np.cumsum(layout.count[layout.of_plane(int(n))]) for n in layout.levels]
+        layout, projection, columns = layout.fine(), projection.fine(), fine_columns(columns)
     volume = np.zeros(shape, np.float32)
     shifts = projection.row_shifts(z_start + np.arange(shape[0]))
     kinds, kind = np.unique(shifts, axis=0, return_inverse=True)
@@ -168,6 +182,7 @@ def _on_cpu(
             factors[chosen],
             row_shifts,
             z_start,
+            stops,
         )
     return volume
 

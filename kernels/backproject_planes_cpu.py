@@ -24,6 +24,7 @@ from kernels.backproject_cpu import (
     aligned_empty,
     write_rows,
 )
+from kernels.fine_rows import fine_images
 from kernels.rows_cpu import ROW, add_rows
 from kernels.vectors_cpu import LANES
 
@@ -126,19 +127,24 @@ def accumulate(
     weights: NDArray[np.float64],
     row_shifts: NDArray[np.float64],
     z_start: int,
+    stops: Sequence[Counts] | None = None,
 ) -> None:
     """Add to `out` the slab that `kernels.backproject_planes` describes.
 
     `packed` are the columns kept of all images, (columns, rows), `place` where each image's
     column 0 would lie among them; `planes` the index of each view's first image, its first plane,
-    and how many it has. Uses ``numba.get_num_threads()`` threads, and memory for `ROW` rows of
-    all images.
+    and how many it has. With `stops`, where each image of each plane ends among its columns, these
+    are coefficients of splines, and all else tells of their samples (`kernels.fine_rows`). Uses
+    ``numba.get_num_threads()`` threads, and memory for `ROW` rows of all images.
     """
     n_rows, (nz, _, nx) = packed[0].shape[1], out.shape
     whole = np.floor(row_shifts).astype(np.int64)
     part = row_shifts - whole
     reach = ROW - 1 if part.any() else ROW
-    begins = np.concatenate([[0], np.cumsum([len(columns) for columns in packed])])
+    sizes = [len(part) for part in packed]
+    if stops is not None:
+        sizes = [2 * int(ends[-1]) - len(ends) if len(ends) else 0 for ends in stops]
+    begins = np.concatenate([[0], np.cumsum(sizes)])
     # One column more: linear interpolation reads it, with weight 0, after the last.
     rows = aligned_empty((int(begins[-1]) + 1, ROW))
     rows[-1] = 0
@@ -151,7 +157,10 @@ def accumulate(
 
             def gather(i: int, start: int = start, stop: int = stop) -> None:
                 into = rows[begins[i] : begins[i + 1]]
-                into[:, : stop - start] = packed[i][:, start:stop]
+                if stops is None:
+                    into[:, : stop - start] = packed[i][:, start:stop]
+                else:
+                    fine_images(packed[i][:, start:stop], stops[i], into[:, : stop - start])
                 into[:, stop - start :] = 0
 
             def fill(piece: int, start: int = start) -> None:

@@ -9,8 +9,6 @@ whose division in Fourier space is a factor of the filter that rows are multipli
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import scipy.fft
 from numba import njit
@@ -80,8 +78,8 @@ def fine_rows(coefficients: Array, axis: int = -1) -> Array:
     return xp.take(xp.reshape(both, shape), kept, axis=axis)
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
-def _fine_across(rows: Any, out: Any) -> None:
+@njit(nogil=True, cache=True, fastmath={"contract"})
+def _fine_across(rows, out):  # type: ignore[no-untyped-def]
     count, n = rows.shape
     padded = np.empty(n + 5, np.float32)
     for row in range(count):
@@ -102,8 +100,8 @@ def _fine_across(rows: Any, out: Any) -> None:
                 out[row, 2 * i + 1] = (c + d) * HALF[0] + (b + e) * HALF[1] + (a + f) * HALF[2]
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
-def _fine_down(columns: Any, out: Any) -> None:
+@njit(nogil=True, cache=True, fastmath={"contract"})
+def _fine_down(columns, out):  # type: ignore[no-untyped-def]
     n, size = columns.shape
     for i in range(n):
         a, b = columns[max(i - 2, 0)], columns[max(i - 1, 0)]
@@ -116,3 +114,14 @@ def _fine_down(columns: Any, out: Any) -> None:
                 out[2 * i + 1, y] = (
                     (c[y] + d[y]) * HALF[0] + (b[y] + e[y]) * HALF[1] + (a[y] + f[y]) * HALF[2]
                 )
+
+
+@njit(nogil=True, cache=True)
+def fine_images(columns, stops, out):  # type: ignore[no-untyped-def]
+    """Fill `out` with the columns of several images, which end before `stops`, one by one."""
+    start, to = 0, 0
+    for stop in stops:
+        if stop > start:
+            _fine_down(columns[start:stop], out[to : to + 2 * (stop - start) - 1])
+            to += 2 * (stop - start) - 1
+        start = stop

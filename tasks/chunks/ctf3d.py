@@ -16,7 +16,7 @@ from kernels.backproject_planes import backproject_planes
 from kernels.ctf import Ctf
 from kernels.ctf_correct import Correction
 from kernels.ctf_planes import Planes, lay_planes
-from kernels.fine_rows import REACH, fine_columns, spline_filter
+from kernels.fine_rows import REACH, spline_filter
 from kernels.geometry import View
 from kernels.plane_images import (
     MARGIN,
@@ -199,23 +199,17 @@ def _slab(
     projection = how.box.projection(how.views, how.turned)
     low, first = start + how.box.first_row, how.rows(start, stop)[0]
     projection = projection.of_rows(low, first) if how.turned else projection
-    planes, columns = [on_device(plane[part]) for plane in packed], how.box.frame[1]
-    if how.fine:
-        planes = [
-            layout.fine_plane(int(level), plane)
-            for level, plane in zip(layout.levels, planes, strict=True)
-        ]
-        layout, projection, columns = layout.fine(), projection.fine(), fine_columns(columns)
     return to_host(
         backproject_planes(
-            planes,
+            [on_device(plane[part]) for plane in packed],
             layout,
-            columns,
+            how.box.frame[1],
             projection,
             how.planes,
             (nz, stop - start, nx),
             y_middle=low + (stop - start - 1) / 2,
             weights=weights,
+            fine=how.fine,
         )
     )
 

@@ -11,7 +11,7 @@ from kernels.backproject_planes import (
     unpack,
 )
 from kernels.ctf_planes import lay_planes
-from kernels.fine_rows import REACH, fine_columns, fine_rows
+from kernels.fine_rows import REACH, fine_rows
 from kernels.geometry import View, defocus_offset
 from kernels.plane_images import lay_out
 
@@ -58,13 +58,10 @@ def test_columns_kept_are_sampled_twice_as_finely_as_whole_images_are(on, blend)
     _, projection, planes = set_up(blend)
     images, box = random_images(planes), (SHAPE[0], SHAPE[2])
     layout = lay_out(projection, planes, box, COLUMNS, (18.0, 18.0), REACH)
-    packed = [
-        layout.fine_plane(int(level), on(np.ascontiguousarray(part)))
-        for level, part in zip(layout.levels, pack(images, layout), strict=True)
-    ]
-    columns, options = fine_columns(COLUMNS), {"y_middle": 18.0}
+    packed = [on(np.ascontiguousarray(part)) for part in pack(images, layout)]
+    options = {"y_middle": 18.0}
     found = backproject_planes(
-        packed, layout.fine(), columns, projection.fine(), planes, SHAPE, **options
+        packed, layout, COLUMNS, projection, planes, SHAPE, fine=True, **options
     )
     expected = reference_backproject_planes(
         fine_rows(images), projection.fine(), planes, SHAPE, **options

@@ -54,7 +54,8 @@ def use_tilt_series_with_noise(series: Series) -> None:
 @pytest.mark.parametrize("blend", [False, True])
 def test_it_is_the_plain_sum_over_planes(copy: Series, correction: str, blend: bool) -> None:
     use_tilt_series_with_noise(copy)
-    found = volume(copy, correction=correction, blend=blend, defocus_step=200.0)
+    given = {"correction": correction, "blend": blend, "defocus_step": 200.0}
+    found = volume(copy, interpolation="linear", **given)
     record = copy.record("main")
     plain = copy.current("main", "ctf3d")
     used = record.included

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from kernels.backproject import EDGE
 from kernels.rows_cpu import ROW, add_rows, add_transposed, transpose
+from kernels.threads import thread_count
 from kernels.vectors_cpu import LANES
 
 Volume = NDArray[np.float32]
@@ -177,7 +178,7 @@ def accumulate(
     """Write to `out`, or add to it, the slab that `kernels.backproject` describes.
 
     Voxels of planes whose row shift leads out of the views are left as they are. Uses
-    ``numba.get_num_threads()`` threads, and memory for `ROW` rows of all views.
+    `thread_count` threads, and memory for `ROW` rows of all views.
     """
     (n_views, n_rows, columns), (nz, _, nx) = views.shape, out.shape
     x_step, z_step, offset = (np.ascontiguousarray(v, dtype=np.float64) for v in vectors)
@@ -187,7 +188,7 @@ def accumulate(
     stride = row_stride(columns)
     rows = aligned_empty((n_views * stride, ROW))
     blocks = -(-nz // BLOCK_Z) * -(-nx // BLOCK_X)
-    threads = numba.get_num_threads()
+    threads = thread_count()
     ends = np.linspace(0, blocks, min(blocks, 8 * threads) + 1).astype(int).tolist()
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, n_rows, reach):

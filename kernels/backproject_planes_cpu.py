@@ -26,6 +26,7 @@ from kernels.backproject_cpu import (
 )
 from kernels.fine_rows import fine_images
 from kernels.rows_cpu import ROW, add_rows
+from kernels.threads import thread_count
 from kernels.vectors_cpu import LANES
 
 Counts = NDArray[np.int64]
@@ -135,7 +136,7 @@ def accumulate(
     column 0 would lie among them; `planes` the index of each view's first image, its first plane,
     and how many it has. With `stops`, where each image of each plane ends among its columns, these
     are coefficients of splines, and all else tells of their samples (`kernels.fine_rows`). Uses
-    ``numba.get_num_threads()`` threads, and memory for `ROW` rows of all images.
+    `thread_count` threads, and memory for `ROW` rows of all images.
     """
     n_rows, (nz, _, nx) = packed[0].shape[1], out.shape
     whole = np.floor(row_shifts).astype(np.int64)
@@ -149,7 +150,7 @@ def accumulate(
     rows = aligned_empty((int(begins[-1]) + 1, ROW))
     rows[-1] = 0
     blocks = -(-nz // BLOCK_Z) * -(-nx // BLOCK_X)
-    threads = numba.get_num_threads()
+    threads = thread_count()
     ends = np.linspace(0, blocks, min(blocks, 8 * threads) + 1).astype(int).tolist()
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, n_rows, reach):

@@ -18,6 +18,7 @@ import scipy.fft
 
 from kernels.arrays import Array, asarray_like, device, is_numpy, namespace
 from kernels.fourier import Shape, binned_shape, fast_size, irfft2, trim
+from kernels.threads import thread_count
 
 ROWS, COLUMNS = 64, 64  # that are transformed at once and stay in the cache
 MARGIN = 16  # pixels at least, for steps to fade
@@ -146,9 +147,8 @@ def workers(image: Array) -> Iterator[Callable[[Callable[[slice], None], int, in
 def _threads(image: Array) -> int:
     if not is_numpy(image):
         return 1
-    import numba  # half a second to import
 
-    return int(numba.get_num_threads())
+    return thread_count()
 
 
 def _extended(image: Array, length: int, axis: int) -> Array:

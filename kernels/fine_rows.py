@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.fft
-from numba import njit
+from numba import njit, types
 from numpy.typing import NDArray
 
 from kernels.arrays import Array, asarray_like, is_numpy, namespace
@@ -116,7 +116,12 @@ def _fine_down(columns, out):  # type: ignore[no-untyped-def]
                 )
 
 
-@njit(nogil=True, cache=True)
+SOME = types.Array(types.float32, 2, "A", readonly=True)
+STOPS = types.Array(types.int64, 1, "C", readonly=True)
+
+
+# A signature is given so that nothing is compiled later, for read-only arrays for example.
+@njit(types.void(SOME, STOPS, types.float32[:, :]), nogil=True, cache=True)
 def fine_images(columns, stops, out):  # type: ignore[no-untyped-def]
     """Fill `out` with the columns of several images, which end before `stops`, one by one."""
     start, to = 0, 0

@@ -30,6 +30,7 @@ from kernels.backproject_cpu import (
     write_rows,
 )
 from kernels.rows_cpu import ROW, add_rows
+from kernels.threads import thread_count
 from kernels.vectors_cpu import LANES
 
 PLANES, BLOCK_X = 16, 64  # transposed at once; projected at once, from the L2 cache
@@ -132,7 +133,7 @@ def accumulate(
 ) -> None:
     """Add to `out` the views that `kernels.project` describes.
 
-    Uses ``numba.get_num_threads()`` threads, and memory for `ROW` rows of all views and of
+    Uses `thread_count` threads, and memory for `ROW` rows of all views and of
     `PLANES` planes.
     """
     (n_views, n_rows, columns), (nz, ny, nx) = out.shape, volume.shape
@@ -144,7 +145,7 @@ def accumulate(
     rows = aligned_empty((PLANES * stride, ROW))
     rows[:] = 0  # the voxel after a plane's last is read, with weight 0
     total = aligned_empty((n_views * view_stride * ROW,))
-    threads = numba.get_num_threads()
+    threads = thread_count()
     ends = np.linspace(0, n_views, min(n_views, threads) + 1).astype(int).tolist()
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, n_rows, reach):

@@ -15,6 +15,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.threads import thread_count
+
 STRIP = 64  # rows: with their margin, about the L2 cache at 8000 columns
 # Most pixels by which a run may leave the range of ½ around its middle: see `polynomials`.
 SLACK = 0.09
@@ -144,7 +146,7 @@ def add_warped(
     table: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
-    """Do what `kernels.warp.add_warped` describes, on ``numba.get_num_threads()`` threads."""
+    """Do what `kernels.warp.add_warped` describes, on `thread_count` threads."""
     ny = image.shape[0]
     source = np.ascontiguousarray(image, dtype=np.float32)
 
@@ -153,5 +155,5 @@ def add_warped(
     def add(first: int) -> None:
         _add_strip(source, across, down, step, table, first, min(first + STRIP, ny), total)
 
-    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+    with ThreadPoolExecutor(thread_count()) as pool:
         list(pool.map(add, range(0, ny, STRIP)))  # list: wait, and raise what they raised

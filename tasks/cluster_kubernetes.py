@@ -8,6 +8,7 @@ from typing import Any
 import dask.config
 import dask.utils
 
+from kernels.threads import VARIABLE as THREADS
 from tasks.parameters import Execution
 
 DASKS_OWN_IMAGE = "ghcr.io/dask/dask"  # dask-kubernetes' default, which has no tiltflow
@@ -50,7 +51,7 @@ def _own(execution: Execution) -> dict[str, Any]:
         "requests": {"cpu": str(CORES), "memory": quantity},
         "limits": {"cpu": str(CORES), "memory": quantity},
     }
-    env = {"NUMBA_NUM_THREADS": str(CORES), "OMP_NUM_THREADS": str(CORES)}
+    env = {THREADS: str(CORES), "OMP_NUM_THREADS": str(CORES)}
     env |= dask.config.get("kubernetes.env", None) or {}
     common = {"image": image, "env": [{"name": k, "value": str(v)} for k, v in env.items()]}
     ports = [{"name": k, "containerPort": n, "protocol": "TCP"} for k, n in PORTS.items()]

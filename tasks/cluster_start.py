@@ -14,6 +14,7 @@ import dask.config
 import pynvml
 from distributed import LocalCluster
 
+from kernels.threads import VARIABLE as THREADS
 from tasks.errors import WrongParameter
 from tasks.parameters import Execution
 
@@ -103,8 +104,8 @@ def _local(execution: Execution) -> LocalCluster:
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
-            # Not among the early ones: Dask sets those here too, where Numba may have threads.
-            env={"NUMBA_NUM_THREADS": threads},
+            # Not among the early ones: Dask sets those in this process too.
+            env={THREADS: threads},
             memory_limit=execution.memory or "auto",
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",  # any free port: several runs share a machine

@@ -200,11 +200,11 @@ def test_a_unit_that_kills_every_worker_is_named() -> None:
 
 def test_workers_share_the_cores_without_oversubscription(workers: Execution) -> None:
     def threads() -> dict[str, str | None]:
-        return {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}
+        return {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "TILTFLOW_THREADS")}
 
     (found,) = [report for _, report in scatter(threads, [Unit("a", ())], workers)]
     share = str(max(1, cluster.core_count() // 2))
-    assert found == {"OMP_NUM_THREADS": share, "NUMBA_NUM_THREADS": share}
+    assert found == {"OMP_NUM_THREADS": share, "TILTFLOW_THREADS": share}
 
 
 def test_workers_do_not_import_prefect(workers: Execution) -> None:

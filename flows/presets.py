@@ -110,7 +110,7 @@ PRESETS: dict[str, dict[str, Part]] = {
         "strips": _STRIPS,
     },
     # As AreTomo is used there: a volume of 1120 pixels to align in, 1300 pixels of tomogram; 15
-    # rounds of SART with five views at a time.
+    # rounds of SART with five views at a time, which at full steps would fit the noise.
     "tutorial-markerfree": {
         "": Part(
             "alignment without markers, tomogram by SART, tomogram corrected in 3-D",
@@ -118,7 +118,14 @@ PRESETS: dict[str, dict[str, Part]] = {
                 _BEFORE_ALIGNMENT,
                 {"markerfree": {"thickness": 1512.0}},
                 _rests_on("markerfree", 1755.0),
-                {"reconstruct": {"method": "sart", "iterations": 15, "subsets": 8}},
+                {
+                    "reconstruct": {
+                        "method": "sart",
+                        "iterations": 15,
+                        "subsets": 8,
+                        "relaxation": 0.1,
+                    }
+                },
             ),
             also=("preprocess", "transform", "thickness", "ctf3d"),
         ),

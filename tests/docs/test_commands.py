@@ -15,7 +15,14 @@ from tasks.steps import STEPS
 GROUP = reference.command_line()
 MODELS = {name: model for name, (_, model) in reference.models().items()}
 ALL = [command for page in doc_pages.pages() for command in doc_pages.commands(page)]
-OTHERS = {"--limit", "--port", "--prefect-file", "--all", "--to relion"}  # not tiltflow's
+OTHERS = {
+    "--limit",
+    "--port",
+    "--resources",
+    "--prefect-file",
+    "--all",
+    "--to relion",
+}  # not tiltflow's
 
 
 def check(words: tuple[str, ...]) -> None:

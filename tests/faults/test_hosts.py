@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,8 +16,7 @@ from dask_processes import Processes
 from hosts import Host, network
 
 from tasks import cluster
-from tasks.chunks.device import uses_gpu
-from tasks.errors import UserError, WrongParameter
+from tasks.errors import WrongParameter
 from tasks.parameters import Execution, ReconstructParameters
 from tasks.reconstruct import reconstruct
 from tasks.scatter import Unit, scatter
@@ -42,10 +42,10 @@ def dask(machines: tuple[Host, list[Host]], tmp_path: Path) -> Iterator[Processe
         yield started
 
 
-def start(dask: Processes, host: Host, folder: Path, **given: str) -> None:
+def start(dask: Processes, host: Host, folder: Path, **given: str) -> subprocess.Popen[bytes]:
     """Start a worker on a host, with a temporary folder of its own."""
     own = Path(tempfile.mkdtemp(dir=folder))
-    dask.worker(
+    return dask.worker(
         *("--local-directory", str(own), "--memory-limit", "2GB"),
         environment={"PYTHONPATH": str(ROOT), "TMPDIR": str(own), **given},
         before=host.before,
@@ -136,22 +136,6 @@ def test_a_worker_without_the_package_is_named(
     told = str(caught.value)
     assert told.startswith(f"worker tcp://{host.address}:")
     assert told.endswith(" has no tiltflow: install the same tiltflow there as here")
-
-
-def test_a_worker_without_the_package_that_comes_later_is_one_line(
-    machines: tuple[Host, list[Host]], dask: Processes, bare: str, tmp_path: Path
-) -> None:
-    first, second = machines[1]
-    start(dask, first, tmp_path)
-    dask.wait_for(1)
-    with cluster.opened(Execution(cluster=dask.address)) as running:
-        without_package(dask, second, bare)
-        dask.wait_for(2)
-        units = [Unit(f"unit-{i}", ()) for i in range(20)]
-        with pytest.raises(
-            UserError, match=r"unit-\d+: a worker of tcp.* has no tiltflow \(No mod"
-        ):
-            list(scatter(uses_gpu, units, running))
 
 
 def test_a_worker_with_another_version_is_named(

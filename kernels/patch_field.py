@@ -224,8 +224,8 @@ def _without_groups(
     own = [problem.matrix(weights, np.isin(problem.point, group)) for group in groups]
     whole = [sum(part[k] for part in own) for k in range(2)]
     for group, (matrix, pull) in zip(groups, own, strict=True):
-        left = np.linalg.solve(whole[0] - matrix + np.diag(problem.prior), whole[1] - pull)
-        yield group, left.astype(np.float64, copy=False)
+        rest = whole[0] - matrix + np.diag(problem.prior)
+        yield group, np.asarray(np.linalg.solve(rest, whole[1] - pull), dtype=np.float64)
 
 
 def _error_by_patches(problem: Problem, weights: Floats, points: Floats) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kernels.backproject import aligned_projection, backproject
-from kernels.deformation import Deformation, displacements, field_of_view
+from kernels.deformation import Deformation, depth_alike, displacements, field_of_view
 from kernels.geometry import View, project, tilted
 from kernels.resample import resample_view, row_matrix
 
@@ -87,3 +87,21 @@ def test_with_x_axis_tilt_and_deformation_points_come_back_where_they_were(part,
         found = [np.sum(mass * g) / mass.sum() for g in np.indices(mass.shape)] + start
         assert (np.abs(found - index) < atol).all()
         assert window.max() > 0.6
+
+
+def test_planes_within_the_depth_that_is_alike_are_displaced_by_the_error_that_was_asked() -> None:
+    coefficients = np.zeros((3, 2, 1))
+    coefficients[0, 0, 0] = 60.0  # along X, in proportion to X
+    field, views = Deformation(coefficients, 1000.0), [View(t, 84.0) for t in (-60.0, 0.0, 45.0)]
+    depth = depth_alike(field, views, 2.0)
+    rng = np.random.default_rng(2)
+    x, z = rng.uniform(-1000, 1000, 4000), rng.uniform(-depth / 2, depth / 2, 4000)
+    errors = []
+    for view in views:
+        # What is seen where the mid-plane's point X′ is seen, in place of X.
+        beside = x + z * np.tan(np.radians(view.tilt))
+        ends = [
+            displacements(field, np.column_stack([at, 0 * at, 0 * at]), 1.0) for at in (x, beside)
+        ]
+        errors.append(np.square(ends[0] - ends[1]).sum(axis=1).mean())
+    assert np.sqrt(np.mean(errors)) == pytest.approx(2.0, rel=0.03)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,6 +116,16 @@ def test_the_result_is_the_same_on_two_threads() -> None:
     few = ([True] * len(views), centres, size, 600)
     one, two = (measure_patches(images, views, PIXEL, *few, threads=n) for n in (1, 2))
     np.testing.assert_array_equal(one.tracks.xy, two.tracks.xy)
+
+
+def test_patches_are_the_same_in_every_namespace(on: Callable[[Any], Any]) -> None:
+    views, images = series(0.0)
+    few = slice(3, 16, 2)
+    rest = ([True] * len(views[few]), *layout(2), 600)
+    expected = measure_patches(images[few], views[few], PIXEL, *rest)
+    found = measure_patches(on(images[few]), views[few], PIXEL, *rest)
+    np.testing.assert_array_equal(found.tracks.view, expected.tracks.view)
+    np.testing.assert_allclose(found.tracks.xy, expected.tracks.xy, atol=0.05)
 
 
 def test_empty_views_give_no_observations() -> None:

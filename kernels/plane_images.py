@@ -25,7 +25,7 @@ from kernels.fourier import fast_size
 Shape = tuple[int, int]
 # Columns kept around those that voxels can need, for rounding.
 MARGIN = 1
-# Pixels whose mean padding leads from and to: one alone is mostly noise, of filtered rows above all.
+# Pixels whose mean padding leads from and to: one alone is mostly noise where rows are filtered.
 ENDS = 8
 
 

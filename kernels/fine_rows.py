@@ -23,9 +23,12 @@ HALF = tuple(np.float32(w / 3840) for w in (1682, 237, 1))
 REACH = 3
 
 
-def spline_filter(n: int) -> NDArray[np.float32]:
-    """Return the factor (n // 2 + 1,) that makes spline coefficients of rows `n` pixels long."""
-    k = 2 * np.pi * scipy.fft.rfftfreq(n)
+def spline_filter(n: int, *, whole: bool = False) -> NDArray[np.float32]:
+    """Return the factor that makes spline coefficients of rows `n` pixels long.
+
+    Of the frequencies of a real transform, (n // 2 + 1,), or of a whole one, (n,).
+    """
+    k = 2 * np.pi * (scipy.fft.fftfreq(n) if whole else scipy.fft.rfftfreq(n))
     return (60 / (33 + 26 * np.cos(k) + np.cos(2 * k))).astype(np.float32)
 
 

@@ -26,6 +26,8 @@ from kernels.fourier import fast_size
 Shape = tuple[int, int]
 # Columns kept around those that voxels can need, for rounding.
 MARGIN = 1
+# Pixels whose mean padding leads from and to: one alone is mostly noise where rows are filtered.
+ENDS = 8
 
 
 @dataclass(frozen=True)
@@ -180,8 +182,8 @@ def view_spectrum(view: Array, margin: int) -> Array:
     ----------
     view : (rows, columns) float32
     margin : int
-        Pixels of padding at least, which lead linearly from the last ones to the first: how far
-        the CTF spreads what lies beyond an edge.
+        Pixels of padding at least: how far the CTF spreads what lies beyond an edge. They lead
+        linearly from the mean of the last `ENDS` pixels to that of the first.
 
     Returns
     -------
@@ -199,13 +201,14 @@ def view_spectrum(view: Array, margin: int) -> Array:
 
 
 def _led(image: Array, size: int, axis: int) -> Array:
-    """Lengthen an axis to `size`: linearly from its last values to its first."""
+    """Lengthen an axis to `size`: linearly from the mean of its last values to its first."""
     xp = namespace(image)
     more = size - image.shape[axis]
     form = (-1, 1) if axis == 0 else (1, -1)
     way = (np.arange(more, dtype=np.float64) + 1) / (more + 1)
     way = asarray_like(way.astype(np.float32).reshape(form), image)
-    first, last = (image[:1, :], image[-1:, :]) if axis == 0 else (image[:, :1], image[:, -1:])
+    ends = (image[:ENDS, :], image[-ENDS:, :]) if axis == 0 else (image[:, :ENDS], image[:, -ENDS:])
+    first, last = (xp.mean(end, axis=axis, keepdims=True) for end in ends)
     return xp.concat([image, last + (first - last) * way], axis=axis)
 
 

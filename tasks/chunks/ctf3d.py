@@ -11,7 +11,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from kernels import wbp
-from kernels.arrays import to_host
+from kernels.arrays import asarray_like, to_host
 from kernels.backproject_planes import backproject_planes
 from kernels.ctf import Ctf
 from kernels.ctf_correct import Correction
@@ -100,8 +100,12 @@ class Correcting:
         """Return the filter of the rows of views."""
         given = self.parameters
         n = wbp.padded_width(self.box.frame[1])
-        row_filter = wbp.ramp(n, given.radial_cutoff, given.radial_falloff)
-        return row_filter * spline_filter(n) if self.fine else row_filter
+        return wbp.ramp(n, given.radial_cutoff, given.radial_falloff)
+
+    def spline(self) -> NDArray[np.float32]:
+        """Return the factor (padded columns, 1) of spectra that makes rows coefficients."""
+        wide = padded_shape(*self.box.frame, self.margin)[0]
+        return spline_filter(wide, whole=True)[:, None]
 
 
 def transform_view(source: Source, one: OneView, ctf: Ctf, how: Correcting) -> Transformed:
@@ -110,6 +114,10 @@ def transform_view(source: Source, one: OneView, ctf: Ctf, how: Correcting) -> T
     filtered = [wbp.filter_views(part, row_filter) for part in source.aligned(one)]
     spectra = [view_spectrum(part, how.margin) for part in filtered]
     h = view_phases(how.box.frame, how.margin, ctf, voxel, spectra[0])
+    if how.fine:
+        # Not before: what pads a row must not follow coefficients, whose last one is all noise.
+        factor = asarray_like(how.spline(), spectra[0])
+        spectra = [spectrum * factor for spectrum in spectra]
     return to_host(h), [to_host(spectrum) for spectrum in spectra]
 
 
@@ -240,7 +248,9 @@ def score_hands(
     frame, voxel = how.box.frame, how.box.voxel
     band = min(BAND, frame[0])
     low = (frame[0] - band) // 2
-    views = [_band(t, frame, how.margin, low, band) for t in transformed]
+    factor = 1 / how.spline() if how.fine else np.float32(1)
+    views = [_band(t[1][0] * factor, frame, how.margin, low, band) for t in transformed]
+    plain = how.parameters.model_copy(update={"interpolation": "linear"})
     nz = max(8, 2 * round(CHECK_DEPTH / voxel / 2))
     box = Box(voxel, how.box.binning, (band, frame[1]), (nz, band, frame[1]), 0, (0, 0, midplane))
     found = {}
@@ -256,7 +266,7 @@ def score_hands(
         )
         checked = Correcting(
             *(how.views, how.ctfs, box, False, planes, Correction("multiply"), how.weights),
-            *(how.margin, how.parameters),
+            *(how.margin, plain),
         )
         products = _agreement(views, checked, corrected=sign != 0)
         found[name] = products[:, 0] / products[:, 1].mean()
@@ -266,11 +276,11 @@ def score_hands(
 
 
 def _band(
-    transformed: Transformed, frame: tuple[int, int], margin: int, low: int, band: int
+    spectrum: NDArray[np.complex64], frame: tuple[int, int], margin: int, low: int, band: int
 ) -> NDArray[np.complex64]:
     """Return the spectrum of some rows of a view."""
     high = padded_shape(*frame, margin)[1]
-    lines = scipy.fft.ifft(transformed[1][0], axis=0)[: frame[1]]
+    lines = scipy.fft.ifft(spectrum, axis=0)[: frame[1]]
     rows = scipy.fft.irfft(lines, high, axis=1)[:, low : low + band]
     return view_spectrum(np.ascontiguousarray(rows.T), margin)
 

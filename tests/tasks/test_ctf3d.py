@@ -13,6 +13,7 @@ from kernels import wbp
 from kernels.backproject_planes import reference_backproject_planes
 from kernels.ctf import ctf_2d
 from kernels.ctf_planes import lay_planes
+from kernels.fine_rows import fine_rows
 from kernels.fourier import frequencies, irfft2, rfft2
 from kernels.geometry import View
 from tasks.ctf3d import aligned_ctfs, ctf3d
@@ -54,8 +55,10 @@ def use_tilt_series_with_noise(series: Series) -> None:
 @pytest.mark.parametrize("blend", [False, True])
 def test_it_is_the_plain_sum_over_planes(copy: Series, correction: str, blend: bool) -> None:
     use_tilt_series_with_noise(copy)
-    given = {"correction": correction, "blend": blend, "defocus_step": 200.0}
-    found = volume(copy, interpolation="linear", **given)
+    interpolation = {"multiply": "linear", "wiener": "spline"}[correction]
+    found = volume(
+        copy, correction=correction, blend=blend, defocus_step=200.0, interpolation=interpolation
+    )
     record = copy.record("main")
     plain = copy.current("main", "ctf3d")
     used = record.included
@@ -85,9 +88,11 @@ def test_it_is_the_plain_sum_over_planes(copy: Series, correction: str, blend: b
         image = wbp.filter_views(image, row_filter)
         wide, high = padded_shape(128, 128, min(margin, 64))
         way = (np.arange(wide - 128) + 1) / (wide - 128 + 1)
-        whole = np.concatenate([image, image[:, -1:] + (image[:, :1] - image[:, -1:]) * way], 1)
+        first, last = (part.mean(1, keepdims=True) for part in (image[:, :8], image[:, -8:]))
+        whole = np.concatenate([image, last + (first - last) * way], 1)
         way = ((np.arange(high - 128) + 1) / (high - 128 + 1))[:, None]
-        whole = np.concatenate([whole, whole[-1:] + (whole[:1] - whole[-1:]) * way], 0)
+        first, last = (part.mean(0) for part in (whole[:8], whole[-8:]))
+        whole = np.concatenate([whole, last + (first - last) * way], 0)
         for offset in planes.defocus_offsets(n):
             ky, kx = frequencies(whole.shape, whole, VOXEL)
             transfer = -ctf_2d(ky, kx, ctfs[n].with_offset(float(offset)))
@@ -95,12 +100,19 @@ def test_it_is_the_plain_sum_over_planes(copy: Series, correction: str, blend: b
             if correction == "wiener":
                 k = np.hypot(ky, kx)
                 factor = transfer / (transfer**2 + np.exp(k / 0.05) / 10.0)
+            if interpolation == "spline":
+                turn = 2 * np.pi * VOXEL * kx
+                factor = factor * 60 / (33 + 26 * np.cos(turn) + np.cos(2 * turn))
             images.append(
                 irfft2((rfft2(whole.astype(np.float32)) * factor), whole.shape)[:128, :128]
             )
+    rows = np.stack(images).astype(np.float32)
+    projection = aligned_projection(views, shape, 128, VOXEL)
+    if interpolation == "spline":
+        rows, projection = fine_rows(rows), projection.fine()
     expected = reference_backproject_planes(
-        np.stack(images).astype(np.float32),
-        aligned_projection(views, shape, 128, VOXEL),
+        rows,
+        projection,
         planes,
         shape,
         y_middle=63.5,
@@ -136,7 +148,9 @@ def test_without_defocus_planes_flips_do_nothing(copy: Series) -> None:
     given = ReconstructParameters(alignment="coarse", thickness=300.0)
     reconstruct.fn(copy.project.url, copy.name, given, "main", TWO)
     plain = copy.current("main", "reconstruct").array("0")[:]
-    np.testing.assert_allclose(found, plain, atol=1e-4 * np.abs(plain).max())
+    # But near the edges of the views, where a spline's coefficients depend on what pads them.
+    inside = np.s_[..., 16:-16]
+    np.testing.assert_allclose(found[inside], plain[inside], atol=1e-4 * np.abs(plain).max())
 
 
 def test_halves_of_views_average_to_the_whole(copy: Series) -> None:
@@ -157,12 +171,6 @@ def test_it_says_how_the_views_were_corrected(copy: Series) -> None:
     assert set(about["hand_scores"]) == {"as used", "opposite", "none", "error"}
     assert about["hand_scores"]["error"] > 0
     assert about["shape"] == list(result.array("0").shape)
-
-
-def test_hands_are_not_compared_where_voxels_are_too_coarse_to_tell(copy: Series) -> None:
-    result = corrected(copy, check_hand=True, binning=8)
-    assert result.attributes()["hand_scores"] == {}
-    assert "looks wrong" not in result.attributes()["message"]
 
 
 def test_novactfs_planes_are_as_many_for_all_views(copy: Series) -> None:

@@ -40,7 +40,15 @@ from tasks.ctf_views import ctf_of_views
 from tasks.parameters import Ctf3dParameters, Execution, ReconstructParameters
 from tasks.record import TiltSeries
 from tasks.scatter import Unit, part_of
-from tasks.tomogram import Job, complete, integer_step, passes, prepare, slab_name, slabs_of
+from tasks.tomogram import (
+    Job,
+    complete,
+    integer_step,
+    passes,
+    prepare,
+    slab_name,
+    slabs_of,
+)
 from tasks.work import Outcome, Work, begin, step_task
 
 SURE = 4.0  # standard errors by which the opposite hand must be better to be told
@@ -81,7 +89,8 @@ def ctf3d(
     step = integer_step(job, _uncorrected(job))
     transformed: dict[str, Any] = {}
     reports: dict[str, Any] = {slab_name(slab): work.result.unit(slab_name(slab)) for slab in slabs}
-    for together in passes(job, slabs, 4 * parts * layout.columns):
+    most = memory(max(stop - start for start, stop in slabs))
+    for together in passes(job, slabs, 4 * parts * layout.columns, most):
         transformed = transformed or work.hold(
             transform_view,
             [
@@ -92,7 +101,7 @@ def ctf3d(
         )
         views = [transformed[f"view-{one.index:03d}"] for one in job.each]
         if parameters.check_hand:
-            unit = Unit("hands", (views, how, hand, job.box.centre[2]))
+            unit = Unit("hands", (views, how, hand, job.place.middle, job.place.depths))
             work.scatter(score_hands, [unit], spectra + 200_000_000)
         planes = work.hold(
             correct_plane,
@@ -122,7 +131,7 @@ def ctf3d(
                 )
                 for i, slab in enumerate(together)
             ],
-            memory=memory(max(stop - start for start, stop in together)),
+            memory=most,
         )
         del planes
     scores: dict[str, float] = work.result.unit("hands") or {}
@@ -184,7 +193,7 @@ def _correcting(job: Job, parameters: Ctf3dParameters, hand: int) -> Correcting:
     mode = "flip" if nova else parameters.correction
     planes: Planes
     if nova:
-        shift = angstrom(parameters.z_shift, box.voxel)
+        shift = angstrom(job.parameters.z_shift, box.voxel)
         planes = novactf_planes(
             job.views, box.over_all_rows, box.voxel, shift, step=step, hand=hand
         )
@@ -194,7 +203,7 @@ def _correcting(job: Job, parameters: Ctf3dParameters, hand: int) -> Correcting:
             *(job.views, box.over_all_rows, box.voxel, centre),
             step=step,
             hand=hand,
-            midplane=box.centre[2],
+            depths=job.place.depths,
             blend=parameters.blend,
         )
     tilts = [view.tilt for view in job.views]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from tasks.choice import settled_step
@@ -14,7 +15,16 @@ from tasks.chunks.reconstruct import (
 from tasks.ctf_provenance import CTF_CORRECTED, already_corrected
 from tasks.parameters import Execution, ReconstructParameters
 from tasks.scatter import Unit, part_of
-from tasks.tomogram import Job, complete, integer_step, passes, prepare, slab_name, slabs_of
+from tasks.tomogram import (
+    Job,
+    complete,
+    integer_step,
+    passes,
+    prepare,
+    slab_name,
+    slabs_of,
+    writing_memory,
+)
 from tasks.work import Outcome, begin, step_task
 
 
@@ -41,20 +51,13 @@ def reconstruct(
     job = prepare(work, parameters)
     how = Reconstruction(job.views, job.box, job.turned, parameters)
     _make_kept(job, how)
-    nz, _, nx = job.box.shape
-    copies = {"wbp": 2, "sirt": 6, "sart": 6}[parameters.method]
-    parts = 1 if parameters.halves == "none" else 3
-
-    def memory(rows: int) -> int:
-        return 100_000_000 + rows * 4 * (
-            2 * parts * len(job.views) * job.box.frame[1] + copies * parts * nz * nx
-        )
-
+    memory = partial(slab_memory, job, parameters)
     slabs = slabs_of(job, memory, 1)
     held_row = 4 * len(job.views) * job.box.frame[1] * (2 if parameters.by_frames else 1)
     step = integer_step(job, how)
     reports: dict[str, Any] = {slab_name(slab): work.result.unit(slab_name(slab)) for slab in slabs}
-    for together in passes(job, slabs, held_row):
+    most = memory(max(stop - start for start, stop in slabs))
+    for together in passes(job, slabs, held_row, most):
         held = work.hold(
             filter_view,
             [
@@ -76,7 +79,7 @@ def reconstruct(
                 )
                 for i, slab in enumerate(together)
             ],
-            memory=memory(max(stop - start for start, stop in together)),
+            memory=most,
         )
         del views
     name = {"wbp": "", "sirt": ", SIRT", "sart": ", SART"}[parameters.method]
@@ -85,6 +88,22 @@ def reconstruct(
         name += f", corrected for the CTF by {corrected.get('by', parameters.images)}"
     extra = {CTF_CORRECTED: dict(corrected)} if corrected else {}
     return complete(job, reports, name, step, extra, {"method": parameters.method})
+
+
+def slab_memory(job: Job, parameters: ReconstructParameters, rows: int) -> int:
+    """Return the most memory that a slab of `rows` rows takes, without the rows of views [bytes].
+
+    Those that it is made of are held by the workers; here are the copies in one array. What
+    bringing the views into the aligned frame took stays with the worker, too: the rows that are
+    held lie between its holes, which are too small for a volume.
+    """
+    nz, _, nx = job.box.shape
+    iterates = parameters.method != "wbp"
+    volumes = (6 if iterates else 1) * (1 if parameters.halves == "none" else 3)
+    parts = 2 if parameters.by_frames else 1
+    taken = (2 if iterates else 1) * parts * len(job.views) * job.box.frame[1]
+    made = 4 * rows * (taken + volumes * nz * nx) + writing_memory(job, rows)
+    return job.source.memory() + made
 
 
 def _make_kept(job: Job, how: Reconstruction) -> None:

@@ -11,8 +11,9 @@ from kernels.geometry import View
 from tasks import cluster
 from tasks.alignment import deformation_of, field_for
 from tasks.bead_store import gold_in_view
-from tasks.box import Box, blocks, box_of, turned_specimen
+from tasks.box import Box, blocks
 from tasks.chunks.aligned import OneView, Source
+from tasks.chunks.deconvolve import DECONVOLVED
 from tasks.chunks.dose import Weighting
 from tasks.chunks.fsc import shell_sums
 from tasks.chunks.reconstruct import (
@@ -23,15 +24,21 @@ from tasks.chunks.reconstruct import (
     noise_of_rows,
     step_of,
 )
+from tasks.ctf_provenance import CTF_CORRECTED
+from tasks.deconvolve import deconvolve
 from tasks.errors import UnusableData, WrongParameter
 from tasks.formats.ome_zarr import multiscale, pyramid
 from tasks.parameters.tomogram import TomogramParameters
+from tasks.placing import Placed, placed
 from tasks.scatter import Unit, part_of
 from tasks.work import Outcome, Work
 
-BRICK = 64  # voxels: side of a stored brick; twice that in large tomograms
+BRICK = 64  # voxels: side of a stored brick; twice that in large ones, but not along y
 SAMPLE = 8  # rows in the middle from which integers get their scale
 HELD = 0.4  # of all workers' memory that rows of views, between two steps, may take
+# Of a worker's memory that a slab and the rows held beside it may take: Dask lets no unit begin
+# above 80 %, and ends a worker at 95 %.
+FILLED = 0.78
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,10 @@ class Job:
 
     Attributes
     ----------
+    parameters : TomogramParameters
+        With numbers for the place of its box.
+    place : Placed
+        Where that is, and why there.
     used : tuple of int
         Indices of the views.
     views : tuple of View
@@ -50,6 +61,7 @@ class Job:
 
     work: Work
     parameters: TomogramParameters
+    place: Placed
     box: Box
     source: Source
     used: tuple[int, ...]
@@ -74,9 +86,8 @@ def prepare(work: Work, parameters: TomogramParameters) -> Job:
     record, images = work.record, work.input(parameters.images_step)
     shape = images.images().shape[1:]
     used = record.included
-    views = turned_specimen([record.geometry(i) for i in used], parameters)
-    size = (int(shape[0]), int(shape[1]))
-    box = box_of(record.name, parameters, views, size, work.image_pixel_size)
+    place = placed(work, parameters, (int(shape[0]), int(shape[1])))
+    views, box, parameters = place.views, place.box, place.parameters
     if getattr(parameters, "compat", "none") == "novactf":
         box = box.between_voxels()
     turned = any(view.x_tilt for view in views)  # rows of the box are made of others, too
@@ -107,21 +118,26 @@ def prepare(work: Work, parameters: TomogramParameters) -> Job:
         )
         for i, view in zip(used, views, strict=True)
     )
-    brick = BRICK if math.prod(box.shape) < 1024**3 else 2 * BRICK
+    brick = BRICK
+    side = BRICK if math.prod(box.shape) < 1024**3 else 2 * BRICK
     levels = tuple(pyramid(box.shape))
     for level, level_shape in enumerate(levels):
-        _create(work, str(level), level_shape, brick, parameters.storage)
+        _create(work, str(level), level_shape, side, parameters.storage)
     if parameters.halves != "none":
         for name in HALVES:
-            _create(work, name, box.shape, brick, parameters.storage)
+            _create(work, name, box.shape, side, parameters.storage)
+    if parameters.deconvolve:
+        floats = "float32" if parameters.storage.startswith("int") else parameters.storage
+        _create(work, DECONVOLVED, box.shape, side, floats)
     return Job(
-        work, parameters, box, source, used, tuple(views), each, turned, held is not None, brick,
+        work, parameters, place, box, source, used, views, each, turned, held is not None, brick,
         levels,
     )  # fmt: skip
 
 
-def _create(work: Work, name: str, shape: tuple[int, ...], brick: int, dtype: str) -> None:
-    chunks = tuple(min(brick, n) for n in shape)
+def _create(work: Work, name: str, shape: tuple[int, ...], side: int, dtype: str) -> None:
+    # Bricks twice as long along y would make the smallest slab of 3710 × 1400 columns 5 GB.
+    chunks = tuple(min(brick, n) for brick, n in zip((side, BRICK, side), shape, strict=True))
     work.result.create_array(name, shape, chunks, dtype=dtype, axes=("z", "y", "x"))
 
 
@@ -155,6 +171,13 @@ def slab_name(slab: tuple[int, int]) -> str:
     return f"rows-{slab[0]:05d}-{slab[1]:05d}"
 
 
+def writing_memory(job: Job, rows: int) -> int:
+    """Return what writing a slab takes beside it: copies of a few planes of bricks [bytes]."""
+    nz, _, nx = job.box.shape
+    copies = 4 if job.parameters.storage.startswith("int") else 1
+    return 4 * copies * min(nz, 4 * BRICK) * rows * nx
+
+
 def slabs_of(job: Job, memory: Callable[[int], int], least: int) -> list[tuple[int, int]]:
     """Return the slabs: whole bricks, multiples of `least` rows; they fit, and all have work.
 
@@ -171,17 +194,21 @@ def slabs_of(job: Job, memory: Callable[[int], int], least: int) -> list[tuple[i
 
 
 def passes(
-    job: Job, slabs: Sequence[tuple[int, int]], bytes_per_row: int
+    job: Job, slabs: Sequence[tuple[int, int]], bytes_per_row: int, slab_memory: int
 ) -> Iterator[list[tuple[int, int]]]:
-    """Yield the slabs still to be made, as many at once as the workers hold the rows for."""
+    """Yield the slabs still to be made, as many at once as the workers hold the rows for.
+
+    Each worker has room for a slab of `slab_memory` bytes beside them.
+    """
     execution = job.work.execution
-    memory = cluster.worker_memory(execution) * cluster.worker_count(execution)
+    memory, workers = cluster.worker_memory(execution), cluster.worker_count(execution)
+    room = workers * min(HELD * memory, FILLED * memory - slab_memory)
     together: list[tuple[int, int]] = []
     for slab in slabs:
         if job.work.result.unit(slab_name(slab)) is not None:
             continue
         rows = sum(stop - start for start, stop in (*together, slab))
-        if together and rows * bytes_per_row > HELD * memory:
+        if together and rows * bytes_per_row > room:
             yield together
             together = []
         together.append(slab)
@@ -217,6 +244,8 @@ def complete(
             ],
             memory=100_000_000 + 14 * job.brick * shape[0] * shape[2] * 4,
         )
+    if parameters.deconvolve:
+        deconvolve(work, parameters, box, job.used, job.brick, step, extra.get(CTF_CORRECTED))
     curve = _compared(job) if parameters.halves != "none" else {}
     mean = sum(report["sum"] for report in reports.values()) / (nz * ny * nx)
     squares = sum(report["squares"] for report in reports.values()) / (nz * ny * nx)
@@ -236,13 +265,18 @@ def complete(
     return work.finish(
         f"{nx}×{ny}×{nz} voxels of {box.voxel:.2f} Å from {len(job.views)} views{made}"
         + (", local deformation undone" if job.deformed else "")
+        + job.place.said
         + (f", halves agree to {crossing:.1f} Å" if crossing else ""),
-        table=[{"x": nx, "y": ny, "z": nz, "voxel [Å]": box.voxel, **about, **statistics}],
+        table=[
+            {"x": nx, "y": ny, "z": nz, "voxel [Å]": box.voxel}
+            | {**about, **job.place.row, **statistics}
+        ],
         extra={
             "ome": multiscale(work.series.name, box.voxel, len(job.levels), about),
             "pixel_size": box.voxel,
             "binning": box.binning,
             "centre": list(box.centre),
+            "place": job.place.about,
             "alignment": parameters.alignment,
             "shape": [nz, ny, nx],
             "statistics": statistics,

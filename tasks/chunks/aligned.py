@@ -21,6 +21,7 @@ from tasks.store import Result
 # Voxels hold thousandths of the beam's relative contrast per voxel: numbers near 1, so that
 # float16 keeps its eleven bits.
 SCALE = 1000.0
+BASE_BYTES = 350_000_000  # of a worker: the interpreter, the libraries
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Source:
         """Return the most memory that `aligned` takes for one view [bytes]."""
         rows, columns = self.images.images().shape[1:]
         halves = 1 if self.halves is None else 4
-        return 100_000_000 + 4 * ((5 + halves) * rows * columns + 9 * self.frame[0] * self.frame[1])
+        return BASE_BYTES + 4 * ((5 + halves) * rows * columns + 9 * self.frame[0] * self.frame[1])
 
 
 def rows_between(view: NDArray[np.float32], first: int, last: int) -> NDArray[np.float32]:

@@ -75,6 +75,12 @@ def export(
     series: SeriesOption = None,
     branch: BranchOption = "main",
     subset: SubsetOption = None,
+    mode: Annotated[
+        int | None,
+        typer.Option(
+            help="MRC mode of tomograms: 2, 12, 1 or 0; as stored by default, floats as 2"
+        ),
+    ] = None,
 ) -> None:
     """Write files for other programs."""
     from flows.several import each
@@ -83,7 +89,7 @@ def export(
     from tasks.subset_use import within
 
     def write(name: str) -> None:
-        files = export_series(project, name, branch, to, out, say=console.say)
+        files = export_series(project, name, branch, to, out, say=console.say, mode=mode)
         console.say(f"{name}: {len(files)} files in {files[0].parent}")
 
     each(chosen_series(project, within(project, names_of(series), subset, branch)), write)

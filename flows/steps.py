@@ -33,7 +33,7 @@ from tasks.parameters import (
     ThicknessParameters,
     TransformParameters,
 )
-from tasks.plan import chosen_series
+from tasks.plan import chosen_series, current_parameters
 from tasks.store import parse_project
 from tasks.work import Outcome
 
@@ -55,12 +55,21 @@ def run_step(
     branch: str,
     execution: Execution,
 ) -> None:
-    """Carry out one step of some or all series on what their branch has."""
+    """Carry out one step of some or all series on what their branch has.
+
+    What rests on the specimen's position has it measured before, unless it has been.
+    """
     of = parse_project(project)
     with cluster.opened(execution) as running:
 
         def take(name: str) -> Outcome:
             with alone_on_branch(of.series(name), branch):
+                if getattr(parameters, "by_position", False):
+                    alignment = getattr(parameters, "alignment", None)
+                    chosen = {} if alignment is None else {"alignment": alignment}
+                    how = current_parameters(of.series(name), branch, "thickness")
+                    measured = how.model_copy(update=chosen)
+                    carry_out("thickness", project, name, measured, branch, running)
                 outcome = carry_out(step, project, name, parameters, branch, running)
                 refuse_rejected(of.series(name), branch, outcome)
                 return outcome

@@ -18,7 +18,7 @@ from itertools import product
 from math import floor
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from kernels.ctf import wavelength
 from kernels.geometry import View, reference_depth, tilt_rotation
@@ -78,6 +78,7 @@ def lay_planes(
     step: float = 150.0,
     hand: int = 1,
     midplane: float = 0.0,
+    depths: ArrayLike | None = None,
     blend: bool = True,
 ) -> Planes:
     """Lay the planes of a box.
@@ -97,6 +98,8 @@ def lay_planes(
         As of `kernels.geometry.defocus_offset`.
     midplane : float
         Z of the specimen's mid-plane, to which the views' defoci belong [Å].
+    depths : (n_views,), optional
+        z′_ref of each view in place of that, as of a specimen that is not level in the box [Å].
     blend : bool
 
     Raises
@@ -105,8 +108,11 @@ def lay_planes(
         If the step is not positive, or the hand neither +1 nor −1.
     """
     rows = np.stack([tilt_rotation(view)[2] for view in views])
-    depths = np.array([reference_depth(view, midplane) for view in views])
-    return _planes(rows, depths, shape, pixel_size, centre, step, hand, blend)
+    if depths is None:
+        depths = [reference_depth(view, midplane) for view in views]
+    return _planes(
+        rows, np.asarray(depths, dtype=np.float64), shape, pixel_size, centre, step, hand, blend
+    )
 
 
 def _planes(

@@ -39,15 +39,16 @@ def assumed_snr(
 
 
 def wiener(
-    k: NDArray[np.float64], ctf: Ctf, snr: NDArray[np.float64], *, phase_flipped: bool
+    k: NDArray[np.float64], ctf: Ctf, snr: NDArray[np.float64], *, left: float | None
 ) -> NDArray[np.float64]:
-    """Return ``−CTF / (CTF² + 1 / SNR)``, or with its magnitude where phases are right already.
+    """Return ``T / (T² + 1 / SNR)``, T being −CTF, or the power `left` of its magnitude.
 
-    The sign keeps matter dark (`kernels.ctf`). 0 where the SNR is.
+    The sign keeps matter dark (`kernels.ctf`). 0 where the SNR is. Of images whose phases were
+    flipped 1 is left, of those multiplied by the CTF 2, of those that it was divided out of 0.
     """
     transfer = -np.asarray(ctf_1d(k, ctf))
-    if phase_flipped:
-        transfer = np.abs(transfer)
+    if left is not None:
+        transfer = np.abs(transfer) ** left
     return transfer * snr / (transfer**2 * snr + 1)
 
 
@@ -59,7 +60,7 @@ def deconvolve(
     strength: float = 1.0,
     falloff: float = 1.0,
     highpass: float = 300.0,
-    phase_flipped: bool = True,
+    left: float | None = 1.0,
 ) -> Array:
     """Deconvolve a tomogram or an image.
 
@@ -72,8 +73,8 @@ def deconvolve(
         At the middle of the specimen, untilted; its astigmatism is left out.
     strength, falloff, highpass
         As of `assumed_snr`.
-    phase_flipped : bool
-        Whether the CTF's signs have been corrected.
+    left : float or None
+        As of `wiener`; None where the CTF has not been corrected.
 
     Returns
     -------
@@ -100,7 +101,7 @@ def deconvolve(
     # The filter is smooth in k: a table of it is exact to 1e-4 and quick.
     table = np.linspace(0, np.sqrt(square.max()) * 1.0001, 8192)
     snr = assumed_snr(table, strength, falloff, highpass)
-    curve = wiener(table, ctf, snr, phase_flipped=phase_flipped)
+    curve = wiener(table, ctf, snr, left=left)
     factor = np.interp(np.sqrt(square), table, curve).astype(np.float32)
     spectrum = scipy.fft.rfftn(padded) if is_numpy(volume) else xp.fft.rfftn(padded)
     spectrum = spectrum * asarray_like(factor, volume)

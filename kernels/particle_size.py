@@ -27,7 +27,7 @@ WAVELENGTH, CONTRAST = 0.0197, 0.08  # Å, of 300 kV, and of the amplitude
 RADII = np.arange(10.0, 201.0, 2.5)  # Å
 LEAST_SIGNAL = 6.0  # standard errors
 SPREAD = 0.15  # standard deviation of the balls' radii: a power without zeros
-UNCERTAIN = 0.2  # of the radius: particles are no balls
+UNCERTAIN = 0.4  # of the radius: particles are no balls; rods of four balls lie 0.8 deeper
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from math import ceil, sqrt
 from operator import itemgetter
 
@@ -35,6 +35,8 @@ INSET = 55.0
 # Part of the thickness beyond each face within which profiles are compared with a slab.
 SURROUNDINGS = 0.3
 ROUNDS = 3
+ASTRAY = 0.25  # of the thickness: by what more a refined fit differs, it followed single things
+SLOPES = np.tan(np.radians(np.arange(-9.0, 10.0, 1.5)))  # that fits begin with, along x and y
 STANDING_OUT = 0.25  # of the largest covariance over that of what is around
 LEAST_VARIANCE = 0.15  # of the largest: what is less counts as much as that
 LEAST_PLANES = 4
@@ -156,9 +158,13 @@ def from_profiles(
     if not starts:
         return Estimate(method)
     first, model, whole = max((_first(profiles, start) for start in starts), key=itemgetter(2))
+    coarse = model
     fit, model, explained = _refine(profiles, first, model)
+    if max(abs(fit[1] - first[1]), 2 * abs(fit[0] - first[0])) > ASTRAY * first[1]:
+        fit, model, explained = first, coarse, whole
     step = float(profiles.z[1] - profiles.z[0])
-    if min(whole, explained) < LEAST_EXPLAINED or fit[1] < LEAST_PLANES * step:
+    thin = fit[1] < LEAST_PLANES * step
+    if min(whole, explained) < LEAST_EXPLAINED or thin or not _seen(profiles, fit):
         return Estimate(method)
     # Groups mixed over the field: each has tiles from all of it.
     group = np.arange(len(profiles.x)) * GROUPS // len(profiles.x)
@@ -168,6 +174,9 @@ def from_profiles(
     )
     errors = np.sqrt((GROUPS - 1) / GROUPS * ((others - others.mean(axis=0)) ** 2).sum(axis=0))
     along = 1 / sqrt(1 + fit[2] ** 2 + fit[3] ** 2)
+    # Planes are known to a quarter of their distance, slopes to that over the field.
+    least = step / 4 / np.maximum([np.ptp(profiles.x), np.ptp(profiles.y)], step)
+    slopes = np.degrees(np.maximum(errors[2:4], least))
     return Estimate(
         method,
         thickness=float(fit[1]) * along + 2 * inset,
@@ -177,10 +186,16 @@ def from_profiles(
         centre=float(fit[0]),
         centre_error=float(max(errors[0], step / 4)),
         pitch=float(-np.degrees(np.arctan(fit[2]))),
-        pitch_error=float(np.degrees(errors[2])),
+        pitch_error=float(slopes[0]),
         rise=float(np.degrees(np.arctan(fit[3]))),
-        rise_error=float(np.degrees(errors[3])),
+        rise_error=float(slopes[1]),
     )
+
+
+def _seen(profiles: Profiles, fit: Floats) -> bool:
+    """Tell whether the middle of a slab lies within the profiles of all tiles."""
+    middle = fit[0] + fit[2] * profiles.x + fit[3] * profiles.y
+    return bool(middle.min() >= profiles.z[0] and middle.max() <= profiles.z[-1])
 
 
 def _only(profiles: Profiles, chosen: Floats) -> Profiles:
@@ -190,41 +205,54 @@ def _only(profiles: Profiles, chosen: Floats) -> Profiles:
 def _starts(profiles: Profiles) -> list[Floats]:
     """Return parameters to begin with: of the best box, and of all that stands out.
 
-    Centre, thickness, two slopes, softness, and two of the shape inside.
+    Centre, thickness, two slopes, softness, and two of the shape inside. Tiles with few things in
+    them each have a profile of their own: only all of them, moved by the right slopes, show a box.
     """
-    mean, step = profiles.values.mean(axis=0), float(profiles.z[1] - profiles.z[0])
-    box = _best_box(profiles)
-    if box is None:
+    values, step = _scaled(profiles), float(profiles.z[1] - profiles.z[0])
+    best, found, slopes, mean = 0.0, None, (0.0, 0.0), values.mean(axis=0)
+    for a, b in product(SLOPES, SLOPES):
+        moved = _moved(values, np.rint((a * profiles.x + b * profiles.y) / step).astype(int))
+        gain, box = _best_box(moved)
+        if box is not None and gain > best:
+            best, found, slopes, mean = gain, box, (a, b), moved
+    if found is None:
         return []
     smooth = ndimage.uniform_filter1d(mean, 5, mode="nearest")
     outer = max(2, len(mean) // 8)
     base = float(np.median(np.concatenate([smooth[:outer], smooth[-outer:]])))
     out = np.flatnonzero(smooth > base + STANDING_OUT * (smooth.max() - base))
-    wide = profiles.z[out[0]] - step / 2, profiles.z[out[-1]] + step / 2
-    return [
-        np.array([(low + high) / 2, high - low, 0, 0, max(0.05 * (high - low), step), 0, 0])
-        for low, high in (box, wide)
-    ]
+    starts = []
+    for low, high in (found, (int(out[0]), int(out[-1]) + 1)):
+        ends = profiles.z[0] + step * (np.array([low, high]) - 0.5)
+        thickness = float(ends[1] - ends[0])
+        soft = max(0.05 * thickness, step)
+        starts.append(np.array([float(ends.mean()), thickness, *slopes, soft, 0, 0]))
+    return starts
 
 
-def _best_box(profiles: Profiles) -> tuple[float, float] | None:
-    """Return the ends of the box that fits the mean profile."""
-    mean, z = profiles.values.mean(axis=0), profiles.z
-    n = len(z)
-    sums, squares = np.concatenate([[0], np.cumsum(mean)]), float((mean**2).sum())
-    best, found = 0.0, None
-    for low in range(1, n - 2, max(1, n // 100)):
-        for high in range(low + 2, n, max(1, n // 100)):
-            inside, count = sums[high] - sums[low], high - low
-            outside = sums[n] - inside
-            if inside / count <= outside / (n - count):
-                continue
-            gain = inside**2 / count + outside**2 / (n - count) - sums[n] ** 2 / n
-            if gain > best:
-                best, found = gain, (low, high)
-    if found is None or not squares > 0:
-        return None
-    return z[found[0]] - (z[1] - z[0]) / 2, z[found[1] - 1] + (z[1] - z[0]) / 2
+def _moved(values: Floats, planes: NDArray[np.int64]) -> Floats:
+    """Return the mean profile (nz,) of tiles moved down by so many planes each."""
+    nz = values.shape[1]
+    index = np.clip(np.arange(nz) + planes[:, None], 0, nz - 1)
+    return np.asarray(np.take_along_axis(values, index, axis=1).mean(axis=0))
+
+
+def _best_box(mean: Floats) -> tuple[float, tuple[int, int] | None]:
+    """Return how much of a profile's variance the best box explains, and its planes [low, high)."""
+    n = len(mean)
+    sums = np.concatenate([[0.0], np.cumsum(mean)])
+    low, high = np.triu_indices(n, 2)
+    inner = (low > 0) & (high < n)
+    low, high = low[inner], high[inner]
+    if not len(low):
+        return 0.0, None
+    inside, count = sums[high] - sums[low], high - low
+    outside = sums[n] - inside
+    gain = inside**2 / count + outside**2 / (n - count) - sums[n] ** 2 / n
+    gain[inside / count <= outside / (n - count)] = 0
+    best = int(gain.argmax())
+    box = (int(low[best]), int(high[best])) if gain[best] > 0 else None
+    return float(gain[best]), box
 
 
 def _scaled(profiles: Profiles) -> Floats:
@@ -248,9 +276,12 @@ def _refine(
         near = np.abs(profiles.z - middle[:, None]) < (0.5 + SURROUNDINGS) * fit[1]
         if near.sum(axis=1).min() < 8:
             break
-        floor = LEAST_VARIANCE * model.max(axis=1, keepdims=True)
+        # Nor is one of a tile where there is nothing, and covariances are negative, better known.
+        largest = model.max(axis=1, keepdims=True)
+        floor = LEAST_VARIANCE * np.maximum(largest, np.median(largest))
         weights = near / np.maximum(np.maximum(model, floor), 1e-9) ** 2
-        fit, model, explained = _fit(profiles, values, fit, weights)
+        fit, found, explained = _fit(profiles, values, fit, weights)
+        model = 0.5 * (model + found)  # or few things in a tile make rounds swing to and fro
     return fit, model, explained
 
 

@@ -13,6 +13,8 @@ from tasks.errors import WrongParameter
 from tasks.parameters.tomogram import TomogramParameters
 
 FINEST_VOXEL = 5.0  # Å: what binning "auto" goes up to
+# The place of a box where neither the user nor a measurement has it [Å, degrees].
+UNMEASURED = {"thickness": 2400.0, "z_shift": 0.0, "angle_offset": 0.0, "x_tilt": 0.0}
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def box_of(
     name : str
         Of the series.
     parameters : TomogramParameters
+        Nothing of the box's place "auto" (`tasks.placing`).
     views : sequence of View
     images : (ny, nx)
         Shape of the images.
@@ -144,8 +147,8 @@ def turned_specimen(views: Sequence[View], parameters: TomogramParameters) -> li
     return [
         replace(
             view,
-            tilt=view.tilt + parameters.angle_offset,
-            x_tilt=view.x_tilt + parameters.x_tilt,
+            tilt=view.tilt + float(parameters.angle_offset),
+            x_tilt=view.x_tilt + float(parameters.x_tilt),
         )
         for view in views
     ]

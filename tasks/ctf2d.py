@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from kernels.ctf_correct import Correction
 from kernels.ctf_planes import automatic_step
 from kernels.ctf_slope import Slope, Strips, lay_strips, slope_in_raw, step_of_width
@@ -15,8 +17,10 @@ from tasks.ctf_provenance import CTF_CORRECTED, refuse_corrected
 from tasks.ctf_views import ViewCtf, ctf_of_views
 from tasks.errors import WrongParameter
 from tasks.parameters import Ctf2dParameters, Execution
+from tasks.position import found
 from tasks.preprocess import is_weighted
 from tasks.scatter import Unit
+from tasks.steps import ALIGNMENTS
 from tasks.work import Outcome, Work, begin, step_task
 
 MOST_STRIPS = 2000  # of a view: more are a tolerance that was meant in other units
@@ -56,7 +60,8 @@ def ctf2d(
     views, *size = source.images().shape
     shape, pixel_size = (int(size[0]), int(size[1])), work.image_pixel_size
     hand = record.hand if parameters.hand == "measured" else parameters.hand
-    laid = _lay(work, parameters, shape, pixel_size, hand or 1)
+    plane = _plane(work, parameters)
+    laid = _lay(work, parameters, shape, pixel_size, hand or 1, plane)
     correction = Correction(
         parameters.correction,
         parameters.snr,
@@ -81,7 +86,7 @@ def ctf2d(
     weighting = source.attributes().get("weighting")
     borrowed = [i + 1 for i in record.included if laid[i].known.views != (i,)]
     return work.finish(
-        _message(parameters, laid, borrowed, hand),
+        _message(parameters, laid, borrowed, hand, plane),
         table=[
             _row(work, i, one, pixel_size) | reports[f"view-{i:03d}"] for i, one in enumerate(laid)
         ],
@@ -97,21 +102,21 @@ def ctf2d(
 
 
 def _lay(
-    work: Work, parameters: Ctf2dParameters, shape: Shape, pixel_size: float, hand: int
+    work: Work,
+    parameters: Ctf2dParameters,
+    shape: Shape,
+    pixel_size: float,
+    hand: int,
+    plane: tuple[float, float],
 ) -> list[Laid]:
-    """Lay the strips of every view.
+    """Lay the strips of every view along the specimen's plane.
 
     Raises
     ------
     WrongParameter
-        If there are far too many, or the pre-tilt is wanted and not known.
+        If there are far too many.
     """
     record, name = work.record, work.series.name
-    plane = (0.0, 0.0)
-    if parameters.pretilt:
-        if record.pretilt is None:
-            raise WrongParameter(f"{name}: the ctf step knows no pre-tilt: use --no-pretilt")
-        plane = (record.pretilt.about_axis, record.pretilt.across_axis)
     laid = []
     for i, known in enumerate(ctf_of_views(record)):
         slope = slope_in_raw(record.geometry(i), hand, plane)
@@ -137,12 +142,54 @@ def _lay(
     return laid
 
 
+def _plane(work: Work, parameters: Ctf2dParameters) -> tuple[float, float]:
+    """Return the slopes of the specimen's plane in the raw views [degrees].
+
+    Raises
+    ------
+    WrongParameter
+        If the pre-tilt of the CTF is wanted and not known.
+    """
+    if parameters.by_position:
+        return _measured_plane(work)
+    if not parameters.pretilt:
+        return 0.0, 0.0
+    pretilt = work.record.pretilt
+    if pretilt is None:
+        name = work.series.name
+        raise WrongParameter(f"{name}: the ctf step knows no pre-tilt: use --no-pretilt")
+    return pretilt.about_axis, pretilt.across_axis
+
+
+def _measured_plane(work: Work) -> tuple[float, float]:
+    """Return the slopes of the specimen's middle in the raw views, level where that is not sure.
+
+    The step `thickness` has them in the frame of an alignment, which may have added to the tilts.
+    """
+    position = found(work.input("thickness"))
+    if position.verdict != "good":
+        return 0.0, 0.0
+    result = work.input("thickness")
+    step = next(name for name in ALIGNMENTS if name in result.attributes()["inputs"])
+    keys = {step: result.attributes()["inputs"][step]}
+    aligned, raw = work.series.record_of(keys), work.record
+    views = [(aligned.geometry(i), raw.geometry(i)) for i in raw.included]
+    more = float(np.median([a.tilt - b.tilt for a, b in views]))
+    return position.plane_in(float(np.median([a.x_tilt for a, _ in views])), more)
+
+
 def _message(
-    parameters: Ctf2dParameters, laid: list[Laid], borrowed: list[int], hand: int | None
+    parameters: Ctf2dParameters,
+    laid: list[Laid],
+    borrowed: list[int],
+    hand: int | None,
+    plane: tuple[float, float],
 ) -> str:
     most = max(len(one.strips.offsets) for one in laid)
     told = f"{len(laid)} views corrected ({parameters.correction}) in up to {most} strips"
     sign = {1: "hand +1", -1: "hand −1"}
+    if parameters.by_position:
+        told += f", along a plane turned by {plane[0]:.1f}° and {plane[1]:.1f}°".replace("-", "−")
     told += f", {sign[hand]}" if hand else ", hand unknown, +1 taken: --hand says which"
     if borrowed:
         told += f"; CTF from their neighbours: views {', '.join(map(str, borrowed))}"

@@ -82,7 +82,8 @@ def ctf3d(
     step = integer_step(job, _uncorrected(job))
     transformed: dict[str, Any] = {}
     reports: dict[str, Any] = {slab_name(slab): work.result.unit(slab_name(slab)) for slab in slabs}
-    for together in passes(job, slabs, 4 * parts * layout.columns):
+    most = memory(max(stop - start for start, stop in slabs))
+    for together in passes(job, slabs, 4 * parts * layout.columns, most):
         transformed = transformed or work.hold(
             transform_view,
             [
@@ -93,7 +94,8 @@ def ctf3d(
         )
         views = [transformed[f"view-{one.index:03d}"] for one in job.each]
         spread(views, execution)
-        hands = [Unit("hands", (views, how, hand, job.box.centre[2]), score_hands)]
+        middle, depths = job.place.middle, job.place.depths
+        hands = [Unit("hands", (views, how, hand, middle, depths), score_hands)]
         planes = work.hold(
             correct_plane,
             [
@@ -123,9 +125,7 @@ def ctf3d(
                 )
                 for i, slab in enumerate(together)
             ],
-            memory=max(
-                memory(max(stop - start for start, stop in together)), spectra + 200_000_000
-            ),
+            memory=max(most, spectra + 200_000_000),
         )
         del planes
     reports.pop("hands", None)
@@ -188,7 +188,7 @@ def _correcting(job: Job, parameters: Ctf3dParameters, hand: int) -> Correcting:
     mode = "flip" if nova else parameters.correction
     planes: Planes
     if nova:
-        shift = angstrom(parameters.z_shift, box.voxel)
+        shift = angstrom(job.parameters.z_shift, box.voxel)
         planes = novactf_planes(
             job.views, box.over_all_rows, box.voxel, shift, step=step, hand=hand
         )
@@ -198,7 +198,7 @@ def _correcting(job: Job, parameters: Ctf3dParameters, hand: int) -> Correcting:
             *(job.views, box.over_all_rows, box.voxel, centre),
             step=step,
             hand=hand,
-            midplane=box.centre[2],
+            depths=job.place.depths,
             blend=parameters.blend,
         )
     tilts = [view.tilt for view in job.views]

@@ -9,30 +9,25 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-import numpy as np
-import zarr
-from numpy.typing import NDArray
-
+from tasks.chunks.deconvolve import DECONVOLVED
 from tasks.errors import NotThere, WrongParameter
 from tasks.export_aretomo import write_aretomo
 from tasks.export_ctf import write_defoci
 from tasks.export_fiducials import write_beads
-from tasks.export_imod import Say, write_angles, write_reconstruction
+from tasks.export_imod import Say, turned_by, write_angles, write_reconstruction
 from tasks.export_motion import write_motion
 from tasks.export_novactf import write_planes
 from tasks.export_stacks import write_prepared, write_stacks
-from tasks.formats.mrc import write_stack, write_volume
+from tasks.export_volume import checked_mode, each_slice, write_tomogram
+from tasks.formats.mrc import write_stack
 from tasks.record import TiltSeries
 from tasks.steps import ALIGNMENTS
 from tasks.store import Result, Series, parse_project
 from tasks.tables import current_result
 
 Target = Literal["imod", "aretomo", "novactf", "mrc"]
-
-SLAB_BYTES = 512 * 2**20  # of a tomogram that are read at once; its bricks are many slices deep
-FLOAT32 = 2  # MRC mode: many programs cannot read 16-bit floats
 
 
 @dataclass(frozen=True)
@@ -87,6 +82,7 @@ def export_series(
     to: str,
     out: Path,
     say: Say = lambda line: None,
+    mode: int | None = None,
 ) -> list[Path]:
     """Write the files of a series that another program reads.
 
@@ -103,12 +99,15 @@ def export_series(
         stack, .aln (local shifts included), list of angles and doses, tomogram. novactf: the
         files of imod, and ``defocus_file_k`` of each plane that novaCTF has. mrc:
         ``out/TS_01.st``, its odd and even halves, the dose-weighted sums if there are, motion,
-        ``out/TS_01_rec.mrc`` (of ctf3d ``out/TS_01_ctf3d_rec.mrc``), and what `erase`,
-        `dose`, `ctf2d`, `preprocess` and `transform` have made.
+        ``out/TS_01_rec.mrc`` (of ctf3d ``out/TS_01_ctf3d_rec.mrc``, deconvolved ones
+        ``_rec_deconv.mrc``), and what `erase`, `dose`, `ctf2d`, `preprocess` and `transform`
+        have made.
     out : Path
         Folder, made where it does not exist.
     say : callable, optional
         Called with a line for each thing that is left out, and why.
+    mode : {0, 1, 2, 12}, optional
+        Of tomograms' MRC files; by default integers as they are stored, else 2, 32-bit floats.
 
     Returns
     -------
@@ -120,8 +119,9 @@ def export_series(
     NotThere
         If the branch has nothing that could be exported.
     WrongParameter
-        If `to` is unknown.
+        If `to` or `mode` is unknown.
     """
+    checked_mode(mode)
     if to not in get_args(Target):
         raise WrongParameter(f"--to {to}: there are {', '.join(get_args(Target))}")
     out = Path(out).expanduser()
@@ -137,7 +137,7 @@ def export_series(
             erased, weighted = (source.result(step) for step in ("erase", "dose"))
             write_prepared(folder, source.record, erased, weighted, source.pixel_size)
             write_stacks(folder, of, branch, say)
-            _write_tomogram(folder, source, say)
+            _write_tomograms(folder, source, say, mode)
             files = _names(folder)
         return [out / name for name in files]
     with _placed(out, out / series, series) as folder:
@@ -147,10 +147,11 @@ def export_series(
                 raise NotThere(f"{series}: not aligned on branch {branch}: nothing for AreTomo")
             of_alignment = of.result(source.alignment, source.keys[source.alignment])
             write_aretomo(folder, source.record, source.motion, of_alignment, source.pixel_size)
-            _write_tomogram(folder, source, say)
+            _write_tomograms(folder, source, say, mode)
             files = _names(folder)
             return [out / series / name for name in files]
-        write_angles(folder, source.record, source.alignment)
+        _, x_tilt = turned_by(source.tomogram)
+        write_angles(folder, source.record, source.alignment, x_tilt)
         if source.motion is not None:
             write_motion(
                 folder / "motion", folder / "motion.csv", source.record, source.motion, say
@@ -172,7 +173,7 @@ def export_series(
                     f"`tiltflow run {project}` first"
                 )
             write_planes(folder, source.record, made)
-        _write_tomogram(folder, source, say)
+        _write_tomograms(folder, source, say, mode)
         files = _names(folder)
     return [out / series / name for name in files]
 
@@ -218,7 +219,8 @@ def _origins(result: Result) -> dict[str, str]:
     """Return step → key of a result and of all that it was made from."""
     keys: dict[str, str] = {}
     for step, key in result.attributes().get("inputs", {}).items():
-        keys |= _origins(result.series.result(step, key))
+        if step != "thickness":  # it may be of another alignment than the tomogram
+            keys |= _origins(result.series.result(step, key))
     return keys | {result.step: result.key}
 
 
@@ -246,7 +248,7 @@ def _write_images(folder: Path, source: Source, say: Say) -> None:
     if source.motion is None:
         say(f"{name}: no motion-corrected images: no {name}.st")
         return
-    write_stack(folder / f"{name}.st", _each(source.motion.images()), source.pixel_size)
+    write_stack(folder / f"{name}.st", each_slice(source.motion.images()), source.pixel_size)
 
 
 def _write_halves(folder: Path, source: Source) -> None:
@@ -256,24 +258,16 @@ def _write_halves(folder: Path, source: Source) -> None:
     for half in ("odd", "even", "weighted"):
         if half in source.motion.group():
             path = folder / f"{source.series.name}_{half}.st"
-            write_stack(path, _each(source.motion.array(half)), source.pixel_size)
+            write_stack(path, each_slice(source.motion.array(half)), source.pixel_size)
 
 
-def _write_tomogram(folder: Path, source: Source, say: Say) -> None:
+def _write_tomograms(folder: Path, source: Source, say: Say, mode: int | None) -> None:
     name = source.series.name
     if source.tomogram is None:
         say(f"{name}: no tomogram on this branch: no {name}_rec.mrc")
     for tomogram, file in ((source.tomogram, "rec"), (source.corrected, "ctf3d_rec")):
         if tomogram is None:
             continue
-        voxel, volume = float(tomogram.attributes()["pixel_size"]), tomogram.array("0")
-        mode = None if volume.dtype.kind == "i" else FLOAT32  # integers as they are stored
-        write_volume(folder / f"{name}_{file}.mrc", _each(volume), voxel, mode=mode)
-
-
-def _each(array: zarr.Array[Any], most: int = SLAB_BYTES) -> Iterator[NDArray[Any]]:
-    """Yield the sections of an array (z, y, x), as many bytes at once as is cheap to read."""
-    section = array.dtype.itemsize * array.shape[1] * array.shape[2]
-    depth = max(1, min(array.chunks[0], most // section))
-    for start in range(0, array.shape[0], depth):
-        yield from np.asarray(array[start : start + depth])
+        write_tomogram(folder / f"{name}_{file}.mrc", tomogram, mode=mode)
+        if DECONVOLVED in tomogram.group():
+            write_tomogram(folder / f"{name}_{file}_deconv.mrc", tomogram, DECONVOLVED, mode)

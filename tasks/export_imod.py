@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kernels.align_coarse import aligned_shape
 from kernels.geometry import image_matrix
-from tasks.box import angstrom, chosen_binning
+from tasks.box import UNMEASURED, chosen_binning
 from tasks.formats.imod import write_tilts, write_xf
 from tasks.formats.imod_commands import write_newst, write_tilt
 from tasks.formats.imod_geometry import aligned_origin, tilt_volume, xf_from_view
@@ -19,20 +19,35 @@ from tasks.store import Result
 Say = Callable[[str], None]
 
 
-def write_angles(folder: Path, record: TiltSeries, alignment: str | None) -> None:
-    """Write the nominal tilt angles as .rawtlt, and as .tlt and .xtilt what was refined."""
+def write_angles(
+    folder: Path, record: TiltSeries, alignment: str | None, x_tilt: float = 0.0
+) -> None:
+    """Write the nominal tilt angles as .rawtlt, and as .tlt and .xtilt what was refined.
+
+    `x_tilt`, by which the tomogram was turned further, is in the .xtilt.
+    """
     write_tilts(folder / f"{record.name}.rawtlt", [view.tilt_angle for view in record.views])
     if alignment is None:
         return
     views = [record.geometry(i) for i in range(len(record.views))]
     write_tilts(folder / f"{record.name}.tlt", [view.tilt for view in views])
-    if has_x_tilt(record):
-        write_tilts(folder / f"{record.name}.xtilt", [view.x_tilt for view in views])
+    if has_x_tilt(record, x_tilt):
+        write_tilts(folder / f"{record.name}.xtilt", [view.x_tilt + x_tilt for view in views])
 
 
-def has_x_tilt(record: TiltSeries) -> bool:
-    """Tell whether an alignment has solved the rotation about x."""
-    return any(view.geometry is not None and view.geometry.x_tilt != 0 for view in record.views)
+def has_x_tilt(record: TiltSeries, more: float = 0.0) -> bool:
+    """Tell whether views of a tomogram that was turned by `more` have a rotation about x."""
+    known = (view.geometry for view in record.views if view.geometry is not None)
+    return more != 0 or any(geometry.x_tilt != 0 for geometry in known)
+
+
+def turned_by(tomogram: Result | None) -> tuple[float, float]:
+    """Return what was added to tilt angles and rotation about x of a tomogram [degrees]."""
+    made = {} if tomogram is None else tomogram.attributes()
+    place = made.get("place") or made.get("parameters", {})
+    given = (place.get(name) for name in ("angle_offset", "x_tilt"))
+    offset, x_tilt = (0.0 if value in (None, "auto") else float(value) for value in given)
+    return offset, x_tilt
 
 
 def write_reconstruction(
@@ -68,7 +83,7 @@ def write_reconstruction(
         binning = chosen_binning(parameters, pixel_size)
         voxel = pixel_size * binning
         rows, columns = aligned_shape((size[1], size[0]), views[record.included[0]].axis)
-        depth = max(2, round(angstrom(parameters.thickness, voxel) / voxel))
+        depth = max(2, round(UNMEASURED["thickness"] / voxel))
         shape, centre = (depth, rows // binning, columns // binning), (0.0, 0.0, 0.0)
     x, y, z = (c / pixel_size for c in centre)
     # The aligned stack is as large as the tomogram, and reaches as far where that is off-centre.
@@ -76,6 +91,7 @@ def write_reconstruction(
         shape[2] + 2 * ceil(abs(x) / binning),
         shape[1] + 2 * ceil(abs(y) / binning),
     )
+    offset, x_tilt = turned_by(tomogram)
     volume = tilt_volume(*stack, (shape[0], shape[1], shape[2]), binning, (x, y, z))
     transforms = [
         xf_from_view(
@@ -83,7 +99,7 @@ def write_reconstruction(
             view.shift_x / pixel_size,
             view.shift_y / pixel_size,
             *size,
-            aligned_origin(view.tilt, view.x_tilt, volume.origin_y),
+            aligned_origin(view.tilt + offset, view.x_tilt + x_tilt, volume.origin_y),
             binning,
         )
         for view in views
@@ -103,7 +119,8 @@ def write_reconstruction(
         output=f"{name}_full.rec",
         tilt_file=f"{name}.tlt",
         volume=volume,
-        xtilt_file=f"{name}.xtilt" if has_x_tilt(record) else None,
+        xtilt_file=f"{name}.xtilt" if has_x_tilt(record, x_tilt) else None,
+        angle_offset=offset,
         excluded=[i for i, view in enumerate(record.views, 1) if view.excluded is not None],
         radial=(parameters.radial_cutoff, parameters.radial_falloff),
         sirt_like_iterations=parameters.sirt_like_iterations,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from tasks import approvals
 from tasks.choice import is_open, settled
@@ -96,14 +96,27 @@ def current_plan(series: Series, branch: str = "main") -> dict[str, Planned]:
     requested = requested_pipeline(series.project, branch)
     values = requested.model_dump()
     for name in STEPS:
-        key = series.pointer(branch, name)
-        attributes = {} if key is None else series.result(name, key).attributes()
-        if "parameters" in attributes:
-            values[name] = _known(name, attributes["parameters"])
+        made = _made_with(series, branch, name)
+        if made is not None:
+            values[name] = made
             if is_open(getattr(requested, name)) and series.pointer(branch, "fiducials"):
                 values[name]["alignment"] = "auto"
-    made = [name for name in STEPS if STEPS[name].side and series.pointer(branch, name)]
-    return plan(series, Pipeline.model_validate(values), branch, also=made)
+    aside = [name for name in STEPS if STEPS[name].side and series.pointer(branch, name)]
+    return plan(series, Pipeline.model_validate(values), branch, also=aside)
+
+
+def current_parameters(series: Series, branch: str, step: str) -> Parameters:
+    """Return the parameters of a step's result on a branch, else those of the last run there."""
+    values = requested_pipeline(series.project, branch).model_dump()
+    made = _made_with(series, branch, step)
+    pipeline = Pipeline.model_validate(values if made is None else {**values, step: made})
+    return cast(Parameters, getattr(pipeline, step))
+
+
+def _made_with(series: Series, branch: str, step: str) -> dict[str, Any] | None:
+    key = series.pointer(branch, step)
+    attributes = {} if key is None else series.result(step, key).attributes()
+    return _known(step, attributes["parameters"]) if "parameters" in attributes else None
 
 
 def requested_pipeline(project: Project, branch: str) -> Pipeline:

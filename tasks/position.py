@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import atan, cos, degrees, isfinite, nan, radians, tan
+from math import atan2, cos, degrees, isfinite, nan, radians, sin, tan
 
-from kernels.geometry import View
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.geometry import View, tilt_rotation
 from kernels.thickness import QUANTITIES
 from tasks.store import Result
 
@@ -36,20 +39,77 @@ class Position:
     x_tilt: float
     verdict: str
 
-    def levelled(self, view: View) -> View:
-        """Return a view of the specimen turned level: its middle is a plane of equal Z.
-
-        Exact for views without x-axis tilt. What is not known turns nothing.
-        """
+    @property
+    def known(self) -> Position:
+        """The same, with nothing in place of slopes that are not known."""
         pitch, rise = (a if isfinite(a) else 0.0 for a in (self.pitch, self.x_tilt))
-        turn = degrees(atan(tan(radians(rise)) * cos(radians(pitch))))
-        return replace(view, tilt=view.tilt + pitch, x_tilt=view.x_tilt + turn)
+        return replace(self, pitch=pitch, x_tilt=rise)
+
+    @property
+    def normal(self) -> NDArray[np.float64]:
+        """Of the middle (X, Y, Z), with Z = 1."""
+        known = self.known
+        return np.array([tan(radians(known.pitch)), -tan(radians(known.x_tilt)), 1.0])
+
+    def levelling(self, x_tilt: float = 0.0) -> tuple[float, float]:
+        """Return what adds to tilt and x-axis tilt of views so that the middle is level [degrees].
+
+        Parameters
+        ----------
+        x_tilt : float
+            That the views have already, all of them [degrees].
+        """
+        x, y, z = tilt_rotation(View(0.0, 0.0, x_tilt=x_tilt)) @ self.normal
+        turn = atan2(x, z)
+        return degrees(turn), degrees(atan2(-y, x * sin(turn) + z * cos(turn))) - x_tilt
+
+    def levelled(self, view: View) -> View:
+        """Return a view of the specimen turned level: its middle is a plane of equal Z."""
+        turn, more = self.levelling(view.x_tilt)
+        return replace(view, tilt=view.tilt + turn, x_tilt=view.x_tilt + more)
 
     @property
     def height(self) -> float:
         """Z of the middle in the frame of the `levelled` views [Å]."""
-        pitch, rise = (tan(radians(a)) if isfinite(a) else 0.0 for a in (self.pitch, self.x_tilt))
-        return self.z_centre / (1 + pitch**2 + rise**2) ** 0.5
+        return self.z_centre / float(np.linalg.norm(self.normal))
+
+    def plane_in(self, x_tilt: float, more_tilt: float) -> tuple[float, float]:
+        """Return the slopes of the middle in a frame without x-axis tilt [degrees].
+
+        Parameters
+        ----------
+        x_tilt : float
+            Of the views that it was measured with [degrees].
+        more_tilt : float
+            By which their tilt angles are larger than those of the frame [degrees].
+
+        Returns
+        -------
+        pitch, rise : float
+            As of `kernels.geometry.defocus_gradient`.
+        """
+        x, y, z = tilt_rotation(View(more_tilt, 0.0, x_tilt=x_tilt)) @ self.normal
+        return degrees(atan2(x, z)), degrees(atan2(-y, z))
+
+    def middle(self, x_tilt: float, angle_offset: float, more: float) -> tuple[float, float, float]:
+        """Return the middle in the frame of views turned further, as Z = h + a·X + b·Y.
+
+        Parameters
+        ----------
+        x_tilt : float
+            Of the views that it was measured with [degrees].
+        angle_offset, more : float
+            What is added to their tilt angles and to their x-axis tilt [degrees].
+
+        Returns
+        -------
+        h, a, b : float
+            [Å] and slopes.
+        """
+        before = tilt_rotation(View(0.0, 0.0, x_tilt=x_tilt))
+        after = tilt_rotation(View(angle_offset, 0.0, x_tilt=x_tilt + more))
+        x, y, z = after.T @ before @ self.normal
+        return self.z_centre / z, -x / z, -y / z
 
 
 def found(result: Result) -> Position:

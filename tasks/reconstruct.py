@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from tasks.choice import settled_step
@@ -15,15 +16,15 @@ from tasks.ctf_provenance import CTF_CORRECTED, already_corrected
 from tasks.parameters import Execution, ReconstructParameters
 from tasks.scatter import Unit, part_of
 from tasks.tomogram import (
-    BRICK,
     Job,
-    bricks,
     complete,
+    create_bricks,
     integer_step,
     passes,
     prepare,
     slab_name,
     slabs_of,
+    writing_memory,
 )
 from tasks.work import Outcome, begin, step_task
 
@@ -51,22 +52,14 @@ def reconstruct(
     job = prepare(work, parameters)
     how = Reconstruction(job.views, job.box, job.turned, parameters, job.layers)
     _make_kept(job, how)
-    nz, _, nx = job.box.shape
-    copies = {"wbp": 2, "sirt": 6, "sart": 6}[parameters.method]
-    parts = 1 if parameters.halves == "none" else 3
-
-    def memory(rows: int) -> int:
-        return 100_000_000 + rows * 4 * (
-            (2 * parts * how.layers + 2) * len(job.views) * job.box.frame[1]
-            + copies * parts * nz * nx
-        )
-
+    memory = partial(slab_memory, job, parameters)
     slabs = slabs_of(job, memory, 1)
     frames = 2 if parameters.by_frames else 1
     held_row = 4 * len(job.views) * job.box.frame[1] * frames * how.layers
     step = integer_step(job, how)
     reports: dict[str, Any] = {slab_name(slab): work.result.unit(slab_name(slab)) for slab in slabs}
-    for together in passes(job, slabs, held_row):
+    most = memory(max(stop - start for start, stop in slabs))
+    for together in passes(job, slabs, held_row, most):
         held = work.hold(
             filter_view,
             [
@@ -88,7 +81,7 @@ def reconstruct(
                 )
                 for i, slab in enumerate(together)
             ],
-            memory=memory(max(stop - start for start, stop in together)),
+            memory=most,
         )
         del views
     name = {"wbp": "", "sirt": ", SIRT", "sart": ", SART"}[parameters.method]
@@ -99,12 +92,29 @@ def reconstruct(
     return complete(job, reports, name, step, extra, {"method": parameters.method})
 
 
+def slab_memory(job: Job, parameters: ReconstructParameters, rows: int) -> int:
+    """Return the most memory that a slab of `rows` rows takes, without the rows of views [bytes].
+
+    Those that it is made of are held by the workers; here are the copies in one array. What
+    bringing the views into the aligned frame took stays with the worker, too: the rows that are
+    held lie between its holes, which are too small for a volume.
+    """
+    nz, _, nx = job.box.shape
+    iterates = parameters.method != "wbp"
+    volumes = (6 if iterates else 1) * (1 if parameters.halves == "none" else 3)
+    parts = 2 if parameters.by_frames else 1
+    copies = 2 * parts if iterates else parts * job.layers
+    if not iterates and parameters.interpolation == "spline":
+        copies += 2  # one part of one layer, sampled twice as finely
+    taken = copies * len(job.views) * job.box.frame[1]
+    made = 4 * rows * (taken + volumes * nz * nx) + writing_memory(job, rows)
+    return job.source.memory(job.layers) + made
+
+
 def _make_kept(job: Job, how: Reconstruction) -> None:
     """Make the arrays of volumes that are kept on the way."""
     every = how.parameters.keep_every
     if every is None or not how.iterates or how.parameters.halves != "none":
         return
-    chunks = bricks(job.box.shape, BRICK)
     for iteration in range(every, how.parameters.iterations + 1, every):
-        name = kept_name(iteration)
-        job.work.result.create_array(name, job.box.shape, chunks, axes=("z", "y", "x"))
+        create_bricks(job.work, kept_name(iteration), job.box.shape, "float32")

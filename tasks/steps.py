@@ -144,23 +144,6 @@ STEPS: dict[str, Step] = {
             inputs=("erase",),
         ),
         Step(
-            "ctf2d",
-            version=1,
-            reads=(
-                "views.tilt_angle",
-                "views.order",
-                "acquisition.voltage",
-                "acquisition.cs",
-                "acquisition.amplitude_contrast",
-                "acquisition.pixel_size",
-                "acquisition.tilt_axis",
-                "acquisition.dose_weighted",
-            ),
-            about="correct each view for the CTF in strips along the tilt axis",
-            inputs=("{images}", "ctf"),
-            side=True,
-        ),
-        Step(
             "preprocess",
             version=1,
             reads=("views.tilt_angle", "acquisition.pixel_size", "acquisition.dose_weighted"),
@@ -214,6 +197,37 @@ STEPS: dict[str, Step] = {
             asks={"use_ctf": ("ctf",), "joins_beads": ("fiducials",)},
         ),
         Step(
+            "thickness",
+            version=2,
+            reads=(
+                "views.tilt_angle",
+                "views.prior_dose",
+                "views.dose",
+                "acquisition.pixel_size",
+            ),
+            about="measure thickness, height, pitch and rise of the specimen",
+            inputs=("dose", "exclude", "{alignment_step}"),
+            asks={"use_ctf": ("ctf",), "erase_gold": ("align",)},
+        ),
+        Step(
+            "ctf2d",
+            version=1,
+            reads=(
+                "views.tilt_angle",
+                "views.order",
+                "acquisition.voltage",
+                "acquisition.cs",
+                "acquisition.amplitude_contrast",
+                "acquisition.pixel_size",
+                "acquisition.tilt_axis",
+                "acquisition.dose_weighted",
+            ),
+            about="correct each view for the CTF in strips along the tilt axis",
+            inputs=("{images}", "ctf"),
+            asks={"by_position": ("thickness",)},
+            side=True,
+        ),
+        Step(
             "transform",
             version=1,
             reads=(
@@ -229,26 +243,25 @@ STEPS: dict[str, Step] = {
             side=True,
         ),
         Step(
-            "thickness",
-            version=1,
-            reads=(
-                "views.tilt_angle",
-                "views.prior_dose",
-                "views.dose",
-                "acquisition.pixel_size",
-            ),
-            about="measure thickness, height, pitch and rise of the specimen",
-            inputs=("dose", "exclude", "{alignment_step}"),
-            asks={"use_ctf": ("ctf",), "erase_gold": ("align",)},
-            side=True,
-        ),
-        Step(
             "reconstruct",
             version=4,
             reads=("views.tilt_angle", "acquisition.pixel_size"),
+            also={
+                "deconvolve": (
+                    "views.order",
+                    "acquisition.voltage",
+                    "acquisition.cs",
+                    "acquisition.amplitude_contrast",
+                )
+            },
             about="reconstruct the tomogram by weighted back-projection, SIRT or SART",
             inputs=("{images}", "exclude", "{alignment_step}"),
-            asks={"erase_gold": ("align",), "by_frames": ("motion", "erase")},
+            asks={
+                "by_position": ("thickness",),
+                "erase_gold": ("align",),
+                "by_frames": ("motion", "erase"),
+                "deconvolve": ("ctf",),
+            },
             result="tomogram",
         ),
         Step(
@@ -264,7 +277,11 @@ STEPS: dict[str, Step] = {
             ),
             about="reconstruct the tomogram from views corrected for the CTF at planes of defocus",
             inputs=("dose", "exclude", "{alignment_step}", "ctf"),
-            asks={"erase_gold": ("align",), "by_frames": ("motion", "erase")},
+            asks={
+                "by_position": ("thickness",),
+                "erase_gold": ("align",),
+                "by_frames": ("motion", "erase"),
+            },
             side=True,
         ),
     )

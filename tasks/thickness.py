@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from math import ceil
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -26,7 +27,6 @@ from tasks.chunks.thickness import (
     memory_of_views,
     quick_views,
 )
-from tasks.errors import UnusableData
 from tasks.parameters import Execution, ThicknessParameters
 from tasks.scatter import Unit
 from tasks.thickness_verdict import finite, judged, row, told
@@ -58,9 +58,8 @@ def thickness(
     record = work.record
     views = [record.geometry(i) for i in record.included]
     if len(views) < LEAST_VIEWS:
-        raise UnusableData(
-            f"{series}: {len(views)} views are not left out, {LEAST_VIEWS} are needed: include more"
-        )
+        few = f"{len(views)} views are not left out, {LEAST_VIEWS} are needed: include more"
+        return _finished(work, Estimate("none"), [], ("failed", [few]), {})
     voxel = _reduce(work, views, parameters)
     rows = np.asarray(work.result.array(ROWS)[:])
     with threadpool_limits(1):
@@ -68,16 +67,31 @@ def thickness(
     estimates = _estimates(work, views, voxel, size, parameters)
     together = verdict(estimates)
     word, reasons = judged(together, estimates, parameters.height)
-    slab = {name: finite(value) for name, value in asdict(together.slab).items()}
+    return _finished(
+        work,
+        together.slab,
+        [row(e) for e in estimates] + [row(replace(together.slab, method="chosen"))],
+        (word, reasons),
+        {"pixel_size": voxel, "particle_radius_A": size.radius if size else None},
+    )
+
+
+def _finished(
+    work: Work,
+    slab: Estimate,
+    table: list[dict[str, Any]],
+    judged: tuple[str, list[str]],
+    extra: dict[str, Any],
+) -> Outcome:
+    word, reasons = judged
     return work.finish(
-        told(together.slab, word, reasons),
-        table=[row(e) for e in estimates] + [row(replace(together.slab, method="chosen"))],
+        told(slab, word, reasons),
+        table=table,
         extra={
-            "slab": slab,
+            "slab": {name: finite(value) for name, value in asdict(slab).items()},
             "verdict": {"word": word, "reasons": reasons},
-            "alignment": parameters.alignment,
-            "pixel_size": voxel,
-            "particle_radius_A": size.radius if size else None,
+            "alignment": getattr(work.parameters, "alignment", ""),
+            **extra,
         },
     )
 

@@ -14,8 +14,9 @@ from kernels.resample import Field
 from tasks import cluster
 from tasks.alignment import deformation_of, field_for
 from tasks.bead_store import gold_in_view
-from tasks.box import Box, blocks, box_of, turned_specimen
+from tasks.box import Box, blocks
 from tasks.chunks.aligned import OneView, Source
+from tasks.chunks.deconvolve import DECONVOLVED
 from tasks.chunks.dose import Weighting
 from tasks.chunks.fsc import shell_sums
 from tasks.chunks.reconstruct import (
@@ -27,9 +28,12 @@ from tasks.chunks.reconstruct import (
     noise_of_rows,
     step_of,
 )
+from tasks.ctf_provenance import CTF_CORRECTED
+from tasks.deconvolve import deconvolve
 from tasks.errors import UnusableData, WrongParameter
 from tasks.formats.ome_zarr import multiscale, pyramid
 from tasks.parameters.tomogram import TomogramParameters
+from tasks.placing import Placed, placed
 from tasks.scatter import Unit, part_of
 from tasks.work import Outcome, Work
 
@@ -40,6 +44,9 @@ SAMPLE = 8  # rows in the middle from which integers get their scale
 # of views are kept once for each layer.
 ALIKE, MOST_LAYERS = 0.2, 8
 HELD = 0.4  # of all workers' memory that rows of views, between two steps, may take
+# Of a worker's memory that a slab and the rows held beside it may take: Dask lets no unit begin
+# above 80 %, and ends a worker at 95 %.
+FILLED = 0.78
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,10 @@ class Job:
 
     Attributes
     ----------
+    parameters : TomogramParameters
+        With numbers for the place of its box.
+    place : Placed
+        Where that is, and why there.
     used : tuple of int
         Indices of the views.
     views : tuple of View
@@ -58,6 +69,7 @@ class Job:
 
     work: Work
     parameters: TomogramParameters
+    place: Placed
     box: Box
     source: Source
     used: tuple[int, ...]
@@ -86,9 +98,8 @@ def prepare(work: Work, parameters: TomogramParameters) -> Job:
     record, images = work.record, work.input(parameters.images_step)
     shape = images.images().shape[1:]
     used = record.included
-    views = turned_specimen([record.geometry(i) for i in used], parameters)
-    size = (int(shape[0]), int(shape[1]))
-    box = box_of(record.name, parameters, views, size, work.image_pixel_size)
+    place = placed(work, parameters, (int(shape[0]), int(shape[1])))
+    views, box, parameters = place.views, place.box, place.parameters
     if getattr(parameters, "compat", "none") == "novactf":
         box = box.between_voxels()
     turned = any(view.x_tilt for view in views)  # rows of the box are made of others, too
@@ -125,17 +136,17 @@ def prepare(work: Work, parameters: TomogramParameters) -> Job:
         )
         for i, view in zip(used, views, strict=True)
     )
-    large = math.prod(box.shape) >= LARGE
-    brick = 2 * BRICK if large else BRICK
     levels = tuple(pyramid(box.shape))
-    for level, level_shape in enumerate(levels):
-        side = BRICK if level else brick
-        _create(work, str(level), level_shape, side, parameters.storage)
+    for level in range(len(levels)):
+        create_bricks(work, str(level), box.shape, parameters.storage, level)
     if parameters.halves != "none":
         for name in HALVES:
-            _create(work, name, box.shape, brick, parameters.storage)
+            create_bricks(work, name, box.shape, parameters.storage)
+    if parameters.deconvolve:
+        floats = "float32" if parameters.storage.startswith("int") else parameters.storage
+        create_bricks(work, DECONVOLVED, box.shape, floats)
     return Job(
-        work, parameters, box, source, used, tuple(views), each, turned, held is not None, levels
+        work, parameters, place, box, source, used, views, each, turned, held is not None, levels
     )
 
 
@@ -154,17 +165,21 @@ def _heights(
     ]
 
 
-def _create(work: Work, name: str, shape: tuple[int, ...], brick: int, dtype: str) -> None:
-    work.result.create_array(name, shape, bricks(shape, brick), dtype=dtype, axes=("z", "y", "x"))
+def create_bricks(
+    work: Work, name: str, box: tuple[int, int, int], dtype: str, level: int = 0
+) -> None:
+    """Make an array (z, y, x) of a level of a tomogram, in bricks.
 
-
-def bricks(shape: tuple[int, ...], side: int) -> tuple[int, ...]:
-    """Return the shape (z, y, x) of stored bricks: alike along z, so that little is padding.
-
-    Along y they are `side` rows, of which slabs are multiples.
+    Those of level 0 are alike along z, so that little is padding; two of level 1 lie exactly in
+    four of level 0, and slabs of 128 rows in whole bricks of both.
     """
-    nz, ny, nx = shape
-    return math.ceil(nz / math.ceil(nz / side)), min(side, ny), min(side, nx)
+    side = 2 * BRICK if math.prod(box) >= LARGE else BRICK
+    deep = 2 * math.ceil(box[0] / math.ceil(box[0] / side) / 2)
+    if level and side > BRICK:
+        side, deep = BRICK, deep // 2
+    shape = pyramid(box)[level]
+    chunks = tuple(min(n, m) for n, m in zip((deep, side, side), shape, strict=True))
+    work.result.create_array(name, shape, chunks, dtype=dtype, axes=("z", "y", "x"))
 
 
 def integer_step(job: Job, how: Reconstruction) -> float | None:
@@ -197,6 +212,13 @@ def slab_name(slab: tuple[int, int]) -> str:
     return f"rows-{slab[0]:05d}-{slab[1]:05d}"
 
 
+def writing_memory(job: Job, rows: int) -> int:
+    """Return what writing a slab takes beside it: copies of a few planes of bricks [bytes]."""
+    nz, _, nx = job.box.shape
+    copies = 4 if job.parameters.storage.startswith("int") else 1
+    return 4 * copies * min(nz, 4 * BRICK) * rows * nx
+
+
 def slabs_of(job: Job, memory: Callable[[int], int], least: int) -> list[tuple[int, int]]:
     """Return the slabs: whole bricks, multiples of `least` rows; they fit, and all have work.
 
@@ -213,17 +235,21 @@ def slabs_of(job: Job, memory: Callable[[int], int], least: int) -> list[tuple[i
 
 
 def passes(
-    job: Job, slabs: Sequence[tuple[int, int]], bytes_per_row: int
+    job: Job, slabs: Sequence[tuple[int, int]], bytes_per_row: int, slab_memory: int
 ) -> Iterator[list[tuple[int, int]]]:
-    """Yield the slabs still to be made, as many at once as the workers hold the rows for."""
+    """Yield the slabs still to be made, as many at once as the workers hold the rows for.
+
+    Each worker has room for a slab of `slab_memory` bytes beside them.
+    """
     execution = job.work.execution
-    memory = cluster.worker_memory(execution) * cluster.worker_count(execution)
+    memory, workers = cluster.worker_memory(execution), cluster.worker_count(execution)
+    room = workers * min(HELD * memory, FILLED * memory - slab_memory)
     together: list[tuple[int, int]] = []
     for slab in slabs:
         if job.work.result.unit(slab_name(slab)) is not None:
             continue
         rows = sum(stop - start for start, stop in (*together, slab))
-        if together and rows * bytes_per_row > HELD * memory:
+        if together and rows * bytes_per_row > room:
             yield together
             together = []
         together.append(slab)
@@ -259,6 +285,8 @@ def complete(
             ],
             memory=100_000_000 + 14 * BRICK * shape[0] * shape[2] * 4,
         )
+    if parameters.deconvolve:
+        deconvolve(work, parameters, box, job.used, 2 * BRICK, step, extra.get(CTF_CORRECTED))
     curve = _compared(job) if parameters.halves != "none" else {}
     mean = sum(report["sum"] for report in reports.values()) / (nz * ny * nx)
     squares = sum(report["squares"] for report in reports.values()) / (nz * ny * nx)
@@ -278,13 +306,18 @@ def complete(
     return work.finish(
         f"{nx}×{ny}×{nz} voxels of {box.voxel:.2f} Å from {len(job.views)} views{made}"
         + (", local deformation undone" if job.deformed else "")
+        + job.place.said
         + (f", halves agree to {crossing:.1f} Å" if crossing else ""),
-        table=[{"x": nx, "y": ny, "z": nz, "voxel [Å]": box.voxel, **about, **statistics}],
+        table=[
+            {"x": nx, "y": ny, "z": nz, "voxel [Å]": box.voxel}
+            | {**about, **job.place.row, **statistics}
+        ],
         extra={
             "ome": multiscale(work.series.name, box.voxel, len(job.levels), about),
             "pixel_size": box.voxel,
             "binning": box.binning,
             "centre": list(box.centre),
+            "place": job.place.about,
             "alignment": parameters.alignment,
             "shape": [nz, ny, nx],
             "statistics": statistics,

@@ -360,7 +360,7 @@ def begin(
     movies = of.movies_digest()
     keys: dict[str, str] = {}
 
-    def rest_on(name: str, key: str) -> None:
+    def rest_on(name: str, key: str, keys: dict[str, str]) -> None:
         attributes = of.result(name, key).attributes()
         if not of.same_movies(attributes):
             raise UnusableData(
@@ -368,11 +368,14 @@ def begin(
                 f"`tiltflow run {project} --branch {branch}` first"
             )
         for before, before_key in attributes.get("inputs", {}).items():
-            rest_on(before, before_key)
+            rest_on(before, before_key, keys)
         keys[name] = key
 
-    for name in inputs_of(STEPS[step], parameters):
-        rest_on(name, of.current(branch, name).key)
+    direct = {name: of.current(branch, name).key for name in inputs_of(STEPS[step], parameters)}
+    for name, key in direct.items():
+        # The specimen may have been measured in another alignment, which decides nothing here.
+        rest_on(name, key, {} if name == "thickness" else keys)
+    keys |= direct  # what is read counts, and not an older one that another input was made from
     work = Work(of, STEPS[step], parameters, branch, execution, keys, movies)
     if work.result.complete():
         return work

@@ -21,6 +21,7 @@ from tasks.store import Result
 # Voxels hold thousandths of the beam's relative contrast per voxel: numbers near 1, so that
 # float16 keeps its eleven bits.
 SCALE = 1000.0
+BASE_BYTES = 350_000_000  # of a worker: the interpreter, the libraries
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class Source:
         rows, columns = self.images.images().shape[1:]
         halves = 1 if self.halves is None else 4
         frames = 9 + (layers - 1) * min(halves, 2)
-        return 100_000_000 + 4 * (
+        return BASE_BYTES + 4 * (
             (5 + halves) * rows * columns + frames * self.frame[0] * self.frame[1]
         )
 

@@ -228,7 +228,11 @@ def can_score_hands(voxel: float) -> bool:
 
 
 def score_hands(
-    transformed: Sequence[Transformed], how: Correcting, hand: int, midplane: float
+    transformed: Sequence[Transformed],
+    how: Correcting,
+    hand: int,
+    middle: float,
+    depths: Sequence[float],
 ) -> dict[str, float]:
     """Return how well odd and even views agree off the tilt axis, by the hand used.
 
@@ -238,6 +242,7 @@ def score_hands(
     wrong correction leaves them phases that differ. What the views' own shapes do to the
     correlation is the same for both hands: only the difference tells, and only where it is several
     times its error; of fields narrower than a micrometre or of coarse voxels it tells nothing.
+    `middle` is Z of the specimen's middle, `depths` are z′ where the views' defoci hold [Å].
 
     Returns
     -------
@@ -252,7 +257,7 @@ def score_hands(
     views = [_band(t[1][0] * factor, frame, how.margin, low, band) for t in transformed]
     plain = how.parameters.model_copy(update={"interpolation": "linear"})
     nz = max(8, 2 * round(CHECK_DEPTH / voxel / 2))
-    box = Box(voxel, how.box.binning, (band, frame[1]), (nz, band, frame[1]), 0, (0, 0, midplane))
+    box = Box(voxel, how.box.binning, (band, frame[1]), (nz, band, frame[1]), 0, (0, 0, middle))
     found = {}
     for name, sign in (("as used", hand), ("opposite", -hand), ("none", 0)):
         planes = lay_planes(
@@ -262,7 +267,7 @@ def score_hands(
             box.centre,
             step=4 * how.planes.step if sign else 1e9,
             hand=sign or 1,
-            midplane=midplane,
+            depths=depths,
         )
         checked = Correcting(
             *(how.views, how.ctfs, box, False, planes, Correction("multiply"), how.weights),

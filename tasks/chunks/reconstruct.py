@@ -223,7 +223,10 @@ def back_project_slab(
     else:
         keep = _keeper(target, how, start, stop) if halves == "none" else None
         volumes = [to_host(how.made(on_device(part), start, stop, keep)) for part in stacked]
-        whole = volumes[0] if halves == "none" else (volumes[0] + volumes[1]) * np.float32(0.5)
+        whole = volumes[0]
+        if halves == "frames":
+            whole = volumes[0] + volumes[1]
+            whole *= np.float32(0.5)
     return write_slab(target, start, stop, whole, volumes if halves != "none" else (), step)
 
 
@@ -266,14 +269,20 @@ def write_slab(
 
     `start` is a multiple of 128, so that no two slabs share a brick of level 1 either.
     """
-    target.array("0")[:, start:stop] = stored(whole, target.array("0").dtype, step)
-    for name, half in zip(HALVES, halves, strict=False):
-        target.array(name)[:, start:stop] = stored(half, target.array(name).dtype, step)
-    if "1" in target.group():
-        below = target.array("1")
-        rows = slice(start // 2, min(stop // 2, below.shape[1]))
-        coarse = halved(whole)[: below.shape[0], : rows.stop - rows.start, : below.shape[2]]
-        below[:, rows] = stored(coarse, below.dtype, step)
+    level, below = target.array("0"), target.array("1") if "1" in target.group() else None
+    deep = 2 * level.chunks[0]
+    # Whole bricks of both levels at a time: copies of the slab would take as much as it does.
+    for low in range(0, len(whole), deep):
+        part = slice(low, low + deep)
+        level[part, start:stop] = stored(whole[part], level.dtype, step)
+        for name, half in zip(HALVES, halves, strict=False):
+            array = target.array(name)
+            array[part, start:stop] = stored(half[part], array.dtype, step)
+        if below is not None and len(whole[part]) > 1:
+            rows = slice(start // 2, min(stop // 2, below.shape[1]))
+            coarse = halved(whole[part])[:, : rows.stop - rows.start, : below.shape[2]]
+            planes = slice(low // 2, low // 2 + len(coarse))
+            below[planes, rows] = stored(coarse, below.dtype, step)
     return measured(whole)
 
 
@@ -287,8 +296,13 @@ def stored(values: Volume, dtype: np.dtype[Any], step: float | None) -> NDArray[
 
 def step_of(parameters: TomogramParameters, noise: float) -> float | None:
     """Return what 1 of a stored integer means, None where numbers are stored as they are."""
-    reach = RANGE.get(parameters.storage)
-    return None if reach is None else reach * noise / np.iinfo(parameters.storage).max
+    return step_for(parameters.storage, noise)
+
+
+def step_for(storage: str, noise: float) -> float | None:
+    """Return what 1 of a number type means, None for floats."""
+    reach = RANGE.get(storage)
+    return None if reach is None else reach * noise / np.iinfo(storage).max
 
 
 def halve(target: Result, level: int, start: int, stop: int) -> dict[str, Any]:

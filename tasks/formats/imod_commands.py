@@ -62,6 +62,7 @@ def write_tilt(
     tilt_file: str,
     volume: TiltVolume,
     xtilt_file: str | None = None,
+    angle_offset: float = 0.0,
     excluded: Sequence[int] = (),
     radial: tuple[float, float] = (0.35, 0.035),
     sirt_like_iterations: int = 0,
@@ -78,6 +79,8 @@ def write_tilt(
         Names of the aligned stack, the tomogram, the .tlt and, when solved, the .xtilt file.
     volume
         Of `tilt_volume`.
+    angle_offset
+        Added to the tilt angles [degrees].
     excluded
         Views left out, from 1.
     radial
@@ -88,7 +91,7 @@ def write_tilt(
     mode, scale
         MRC mode of the output; what is added to its values, and their factor after that.
     """
-    refuse_nan(path, "value", (*radial, *scale, volume.shift_x, volume.shift_z))
+    refuse_nan(path, "value", (*radial, *scale, angle_offset, volume.shift_x, volume.shift_z))
     if any(view < 1 for view in excluded):
         raise FormatError(path, f"excluded views {shown(list(excluded))}", "number them from 1")
     entries = [
@@ -109,7 +112,7 @@ def write_tilt(
         ("SUBSETSTART", "0 0"),
         ("AdjustOrigin", ""),
         ("SHIFT", f"{volume.shift_x:.4f} {volume.shift_z:.4f}"),
-        ("OFFSET", "0 0"),
+        ("OFFSET", f"{angle_offset:.4f} 0" if angle_offset else "0 0"),
         *([("FakeSIRTiterations", f"{sirt_like_iterations}")] if sirt_like_iterations else []),
         *([("EXCLUDELIST", print_views(excluded))] if excluded else []),
     ]

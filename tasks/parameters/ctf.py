@@ -124,3 +124,8 @@ class Ctf2dParameters(Parameters):
     pretilt: bool = Field(
         False, description="strips follow the specimen's plane as the ctf step has measured it"
     )
+    by_position: bool = Field(
+        False,
+        description="strips follow the specimen's plane as the thickness step has measured it, "
+        "where that is sure",
+    )

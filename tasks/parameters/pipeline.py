@@ -33,23 +33,25 @@ class Pipeline(Parameters):
     ctf: CtfParameters = CtfParameters()
     erase: EraseParameters = EraseParameters()
     dose: DoseParameters = DoseParameters()
-    ctf2d: Ctf2dParameters = Ctf2dParameters()
     preprocess: PreprocessParameters = PreprocessParameters()
     coarse: CoarseParameters = CoarseParameters()
     fiducials: FiducialParameters = FiducialParameters()
     align: AlignParameters = AlignParameters()
     markerfree: MarkerfreeParameters = MarkerfreeParameters()
-    transform: TransformParameters = TransformParameters()
     thickness: ThicknessParameters = ThicknessParameters()
+    ctf2d: Ctf2dParameters = Ctf2dParameters()
+    transform: TransformParameters = TransformParameters()
     reconstruct: ReconstructParameters = ReconstructParameters()
     ctf3d: Ctf3dParameters = Ctf3dParameters()
 
     @model_validator(mode="after")
     def _one_alignment(self) -> Self:
         """Let the specimen be measured in the alignment that is reconstructed."""
-        if self.thickness.alignment == "auto" != self.reconstruct.alignment:
-            chosen = {"alignment": self.reconstruct.alignment}
-            object.__setattr__(self, "thickness", self.thickness.model_copy(update=chosen))
+        made = [self.reconstruct.alignment, self.ctf3d.alignment]
+        chosen = next((alignment for alignment in made if alignment != "auto"), "auto")
+        if self.thickness.alignment == "auto" != chosen:
+            measured = self.thickness.model_copy(update={"alignment": chosen})
+            object.__setattr__(self, "thickness", measured)
         return self
 
 

@@ -18,8 +18,13 @@ class TomogramParameters(Aligned):
     binning: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
         "auto", description="binning of the views; auto: voxels of at least 5 Å"
     )
-    thickness: Length = Field(
-        2400.0, description="height of the tomogram [Å, or voxels as in 350px]"
+    thickness: Length | Literal["auto"] = Field(
+        "auto",
+        description="height of the tomogram [Å, or voxels as in 350px]; auto: of the specimen as "
+        "the thickness step has it, and the margin; 2400 Å where that step is not sure",
+    )
+    margin: float = Field(
+        150.0, ge=0, description="ice left above and below the specimen, of automatic thickness [Å]"
     )
     width: Length | None = Field(
         None, description="size across the tilt axis [Å, or 350px]; empty: that of the views"
@@ -33,12 +38,20 @@ class TomogramParameters(Aligned):
     y_shift: Shift = Field(
         0.0, description="place of the box's centre along it, to whole voxels [Å, or 75px]"
     )
-    z_shift: Shift = Field(
-        0.0,
-        description="height of the tomogram's centre over the specimen's origin [Å, or 75px]",
+    z_shift: Shift | Literal["auto"] = Field(
+        "auto",
+        description="height of the tomogram's centre over the specimen's origin [Å, or 75px]; "
+        "auto: that of the specimen's middle, 0 where the thickness step is not sure",
     )
-    angle_offset: float = Field(0.0, description="added to all tilt angles [°]")
-    x_tilt: float = Field(0.0, description="added to the rotation about x before tilting [°]")
+    angle_offset: float | Literal["auto"] = Field(
+        "auto",
+        description="added to all tilt angles [°]; auto: what makes the specimen level, or 0",
+    )
+    x_tilt: float | Literal["auto"] = Field(
+        "auto",
+        description="added to the rotation about x before tilting [°]; auto: what makes the "
+        "specimen level, or 0",
+    )
     logarithm: bool = Field(
         False, description="back-project the logarithm of the views, as for thick specimens"
     )
@@ -56,11 +69,30 @@ class TomogramParameters(Aligned):
     halves: Literal["none", "frames", "views"] = Field(
         "none", description="also write two half tomograms, of odd and even frames or views"
     )
+    deconvolve: bool = Field(
+        False,
+        description="also write a copy to be looked at, the CTF divided out as far as noise allows",
+    )
+    deconvolve_strength: float = Field(
+        1.0,
+        ge=0,
+        le=2,
+        description="of deconvolution: the assumed signal-to-noise is 10^(3 · this)",
+    )
+    deconvolve_falloff: float = Field(
+        1.0, ge=0, le=5, description="how fast the assumed signal-to-noise falls with frequency"
+    )
     invert: bool = Field(False, description="write matter bright")
     storage: Literal["float32", "float16", "int16", "int8"] = Field(
         "float32",
         description="number type of the stored tomogram; integers are scaled by its noise",
     )
+
+    @property
+    def by_position(self) -> bool:
+        """Whether anything of the box is left to the measured position of the specimen."""
+        asked = (self.thickness, self.z_shift, self.angle_offset, self.x_tilt)
+        return "auto" in asked
 
     @property
     def images_step(self) -> str:

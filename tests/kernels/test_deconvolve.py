@@ -21,10 +21,17 @@ def test_the_assumed_snr_has_its_landmarks():
 
 def test_a_high_snr_divides_the_ctf_out_and_none_gives_nothing():
     k = np.array([0.004, 0.01, 0.02])
-    found = wiener(k, CTF, np.full(3, 1e9), phase_flipped=False)
+    found = wiener(k, CTF, np.full(3, 1e9), left=None)
     np.testing.assert_allclose(found * -ctf_1d(k, CTF), 1, atol=1e-3)
-    assert not wiener(k, CTF, np.zeros(3), phase_flipped=True).any()
-    assert (wiener(k, CTF, np.ones(3), phase_flipped=True) > 0).all()
+    assert not wiener(k, CTF, np.zeros(3), left=1.0).any()
+    assert (wiener(k, CTF, np.ones(3), left=1.0) > 0).all()
+
+
+@pytest.mark.parametrize("left", [0.0, 1.0, 2.0])
+def test_what_a_correction_has_left_is_divided_out(left):
+    k = np.array([0.004, 0.01, 0.02])
+    found = wiener(k, CTF, np.full(3, 1e12), left=left)
+    np.testing.assert_allclose(found * np.abs(ctf_1d(k, CTF)) ** left, 1, atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(96, 120), (40, 60, 52)])

@@ -194,6 +194,39 @@ def test_content_near_the_faces_alone_is_a_slab_too():
     assert 1200 < found.thickness < 1450
 
 
+@pytest.mark.parametrize(("pitch", "seed"), [(5.0, 1), (-6.0, 2), (-5.0, 3)])
+def test_a_steep_slab_with_few_large_particles_is_found(pitch, seed):
+    # Some tiles have one particle or none; between the faces and beyond, covariances of the
+    # filtered views are negative.
+    rng = np.random.default_rng(seed)
+    z = (np.arange(250) - 125) * 20.0
+    x, y = (
+        a.ravel() for a in np.meshgrid(np.linspace(-2000, 2000, 6), np.linspace(-2100, 2100, 6))
+    )
+    middle = 120 - x * tan(radians(pitch)) + y * tan(radians(0.7))
+    values = -0.35 * np.exp(-((z - middle[:, None]) ** 2) / (2 * 1500.0**2))
+    for i, count in enumerate(rng.poisson(6, len(x))):
+        for depth in rng.uniform(-640, 640, count):
+            values[i] += np.exp(-((z - middle[i] - depth) ** 2) / (2 * 80.0**2))
+    values += rng.normal(0, 0.03, values.shape)
+    found = from_profiles(Profiles(values, x, y, z), inset=0.0)
+    # Six particles tell a tile's middle to 150 Å, and all tiles the pitch to 1°.
+    assert found.centre == pytest.approx(120, abs=60)
+    assert found.pitch == pytest.approx(pitch, abs=2)
+    assert found.thickness == pytest.approx(1280, rel=0.2)
+    assert found.pitch_error > 0.1
+
+
+def test_what_lies_beyond_the_profiles_is_not_told():
+    rng = np.random.default_rng(4)
+    z = (np.arange(60) - 30) * 20.0
+    x, y = (
+        a.ravel() for a in np.meshgrid(np.linspace(-2000, 2000, 6), np.linspace(-2000, 2000, 6))
+    )
+    values = np.exp(-((z - 900) ** 2) / (2 * 150.0**2)) + rng.normal(0, 0.02, (len(x), len(z)))
+    assert isnan(from_profiles(Profiles(values, x, y, z)).centre)
+
+
 def test_a_verdict_weighs_estimates_by_their_errors():
     found = verdict(
         [

@@ -204,14 +204,18 @@ class FakeRun:
         ]
         return self.finish(step, "aligned", [*geometry, {"geometry": None}])
 
-    def thickness(self) -> Result:
+    def thickness(self, word: str = "good", **given: float) -> Result:
         """Write where the specimen lies."""
-        slab = {"thickness": 1200.0, "centre": -30.0, "pitch": 1.5, "rise": -0.5}
-        verdict = {"word": "good", "reasons": []}
+        slab = {"thickness": 1200.0, "centre": -30.0, "pitch": 1.5, "rise": -0.5, **given}
+        verdict = {"word": word, "reasons": [] if word == "good" else ["two disagree"]}
         return self.finish("thickness", slab=slab, verdict=verdict, pixel_size=20.25)
 
-    def reconstruct(self, shape: tuple[int, int, int], binning: int = 1) -> Result:
+    def reconstruct(self, shape: tuple[int, int, int], binning: int = 1, **extra: Any) -> Result:
         """Write a tomogram of random voxels with one level of half the size."""
+        if self.pipeline.reconstruct.by_position and not self.series.pointer(
+            self.branch, "thickness"
+        ):
+            self.thickness()
         motion = self.pipeline.motion.binning
         voxel = self.series.imported().acquisition.pixel_size * motion * binning
         result = self.begin("reconstruct")
@@ -225,9 +229,10 @@ class FakeRun:
             "tomogram",
             pixel_size=voxel,
             binning=binning,
-            centre=[0.0, 0.0, parameters.z_shift],
+            centre=[0.0, 0.0, 0.0 if parameters.z_shift == "auto" else parameters.z_shift],
             alignment=parameters.alignment,
             shape=list(shape),
+            **extra,
         )
 
     def up_to_alignment(self, x_tilt: float = 0.0) -> None:

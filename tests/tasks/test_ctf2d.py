@@ -209,6 +209,29 @@ def test_broken_images_and_useless_values_are_told(copy: Series) -> None:
         correct(copy, correction="multiply")
 
 
+@pytest.mark.parametrize("word", ["good", "doubtful"])
+def test_strips_follow_the_plane_that_was_measured_where_that_is_sure(
+    copy: Series, word: str
+) -> None:
+    measured = copy.current("main", "thickness")
+    slab = {"thickness": 300.0, "centre": 0.0, "pitch": 6.0, "rise": 0.0}
+    measured.group().update_attributes(
+        {"slab": slab, "verdict": {"word": word, "reasons": ["two disagree"]}}
+    )
+    (step,) = {"align", "markerfree", "coarse"} & set(measured.attributes()["inputs"])
+    aligned = copy.record_of({"exclude": copy.pointer("main", "exclude") or "",
+                              step: measured.attributes()["inputs"][step]})  # fmt: skip
+    raw = nominal(copy)
+    made = correct(copy, by_position=True, defocus_tolerance=50.0).attributes()
+    more = float(np.median([aligned.geometry(i).tilt - raw.geometry(i).tilt for i in raw.included]))
+    pitch = 6.0 + more if word == "good" else 0.0
+    assert f"turned by {pitch:.1f}°".replace("-", "−") in made["message"]
+    wide = made["table"][-1]
+    tilt = np.radians(raw.views[-1].tilt_angle + pitch)
+    expected = 128 * PIXEL * abs(np.tan(tilt))
+    assert wide["highest [Å]"] - wide["lowest [Å]"] == pytest.approx(expected, rel=0.15)
+
+
 def test_the_pretilt_adds_to_the_tilt(copy: Series) -> None:
     ctf = copy.current("main", "ctf")
     decides = ctf.attributes()["decides"]

@@ -8,6 +8,7 @@ import pytest
 
 from kernels.align_coarse import aligned_shape
 from kernels.deformation import Deformation, seen_displacements
+from kernels.geometry import View, tilt_rotation
 from kernels.geometry import project as project_points
 from tasks.alignment import DEFORMATION, deformation_of, dose_times, stored
 from tasks.errors import NotThere, WrongParameter
@@ -63,6 +64,8 @@ def aligned_to_volume(seen, theta, alpha, z, size, com):  # type: ignore[no-unty
     full = [(int(n) + b - 1) // b for n in com["FULLIMAGE"].split()]
     assert tuple(full) == size  # newstack's output is what tilt believes to get
     shift_x, shift_z = (float(value) / b for value in com["SHIFT"].split())
+    theta = theta + np.radians(float(com["OFFSET"].split()[0]))
+    assert com["XAXISTILT"] == "0"
     first = (int(com["SLICE"].split()[0]) + b) // b  # 1-based
     zz = (thickness - z) - (thickness // 2 + 0.5 + shift_z)
     sb, cb, sa, ca = -np.sin(theta), np.cos(theta), -np.sin(alpha), np.cos(alpha)
@@ -72,11 +75,18 @@ def aligned_to_volume(seen, theta, alpha, z, size, com):  # type: ignore[no-unty
     return np.stack([j - 1, yy + full[1] / 2 + 0.5 - first], axis=1)
 
 
+def turn(tilt: float, x_tilt: float):  # type: ignore[no-untyped-def]
+    return tilt_rotation(View(tilt, 0.0, x_tilt=x_tilt))
+
+
 @pytest.mark.parametrize("binning", [1, 2, 4])
 @pytest.mark.parametrize("size", [(400, 380), (401, 383), (399, 382)])
-@pytest.mark.parametrize(("motion_binning", "x_tilt"), [(1.0, 0.0), (2.0, 4.0)])
+@pytest.mark.parametrize(
+    ("motion_binning", "x_tilt", "turned"),
+    [(1.0, 0.0, (0.0, 0.0)), (2.0, 4.0, (0.0, 0.0)), (1.0, 4.0, (5.0, -2.5))],
+)
 def test_imod_puts_beads_of_the_exported_stack_into_our_voxels(
-    fake_run, tmp_path: Path, binning: int, size, motion_binning: float, x_tilt: float
+    fake_run, tmp_path: Path, binning: int, size, motion_binning: float, x_tilt: float, turned
 ) -> None:  # type: ignore[no-untyped-def]
     pipeline = Pipeline(
         motion=MotionParameters(binning=motion_binning),
@@ -86,7 +96,8 @@ def test_imod_puts_beads_of_the_exported_stack_into_our_voxels(
     run.up_to_alignment(x_tilt)
     images = tuple(int(n // motion_binning) for n in size)
     rows, columns = (n // binning for n in aligned_shape(images, 85.3))
-    run.reconstruct((21 + binning, rows, columns), binning)
+    place = {"angle_offset": turned[0], "x_tilt": turned[1]}
+    run.reconstruct((21 + binning, rows, columns), binning, place=place)
     folder = tmp_path / "out" / "TS_01"
     files = export_series(run.series.project.url, "TS_01", "main", "imod", tmp_path / "out")
     assert relative(files, folder) == EVERYTHING | ({"TS_01.xtilt"} if x_tilt else set())
@@ -100,7 +111,9 @@ def test_imod_puts_beads_of_the_exported_stack_into_our_voxels(
     record = run.series.record("main")
     beads = np.random.default_rng(5).uniform(-100, 100, (30, 3)) * [1, 1, 0.3]  # X, Y, Z in Å
     centre = np.array([0, 0, 37.0])
-    voxels = (beads - centre) / volume.pixel_size + [n // 2 for n in volume.shape[::-1]]
+    # Where the tomogram has them: the specimen is turned before it is tilted.
+    moved = beads @ (turn(0, x_tilt).T @ turn(turned[0], x_tilt + turned[1]))
+    voxels = (moved - centre) / volume.pixel_size + [n // 2 for n in volume.shape[::-1]]
     worst = 0.0
     for i, (matrix, shift) in enumerate(zip(*read_xf(folder / "TS_01.xf"), strict=True)):
         if i + 1 in read_excluded(folder / "tilt.com"):
@@ -153,6 +166,41 @@ def test_an_imod_export_holds_what_the_branch_has(fake_run, tmp_path: Path) -> N
         assert (row.defocus_v, row.astigmatism_angle) == (28000, 10 + i)
         assert row.low_tilt == pytest.approx(record.views[i].geometry.tilt)
         assert (line.view, line.defocus_u, line.fit_resolution) == (i + 1, 30000 + 100 * i, 6 + i)
+
+
+@pytest.mark.parametrize("mode", [None, 2, 12, 1, 0])
+@pytest.mark.parametrize("stored", ["float32", "int16"])
+def test_a_tomogram_is_written_in_every_mode_with_its_place(
+    fake_run, tmp_path: Path, mode: int | None, stored: str
+) -> None:  # type: ignore[no-untyped-def]
+    pipeline = Pipeline(reconstruct=ReconstructParameters(z_shift=37.0))
+    run = fake_run(pipeline=pipeline)
+    run.up_to_alignment()
+    result = run.reconstruct((11, 24, 20), 4)
+    values = result.array("0")[:]
+    if stored == "int16":
+        rounded = np.rint(values / 0.002).astype(np.int16)
+        result.create_array("0", rounded.shape, (11, 24, 20), stored, by_units=False)[:] = rounded
+        result.group().update_attributes({"integer_step": 0.002})
+        values = rounded * 0.002
+    export_series(run.series.project.url, "TS_01", "main", "mrc", tmp_path, mode=mode)
+    path = tmp_path / "TS_01_rec.mrc"
+    header, found = read_header(path), read_volume(path).astype(float)
+    assert header.mode == (mode if mode is not None else 2 if stored == "float32" else 1)
+    assert header.pixel_size == pytest.approx(5.4)
+    # Voxel n // 2 lies at (0, 0, 37) Å.
+    assert header.origin == pytest.approx((-10 * 5.4, -12 * 5.4, 37 - 5 * 5.4), abs=1e-3)
+    step = next((float(x.split()[-1]) for x in header.labels if "stands for" in x), 1.0)
+    assert (step != 1) == (header.mode in (0, 1))
+    tolerance = 0.51 * step if header.mode in (0, 1) else 2e-3 * np.abs(values).max()
+    np.testing.assert_allclose(found * step, values, atol=tolerance)
+
+
+def test_an_unknown_mode_is_refused_before_anything_is_written(fake_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    run = fake_run()
+    run.motion()
+    with pytest.raises(WrongParameter, match="--mode 6: there are 0, 1, 2, 12"):
+        export_series(run.series.project.url, "TS_01", "main", "mrc", tmp_path, mode=6)
 
 
 def test_what_is_missing_is_left_out_and_said(fake_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -281,7 +281,19 @@ def test_parameters_choose_the_alignment_that_is_read() -> None:
     steps = {"coarse": "coarse", "markerfree": "markerfree", "fiducial": "align"}
     for alignment, chosen in steps.items():
         parameters = ReconstructParameters(alignment=alignment)
-        assert inputs_of(step, parameters) == ("dose", "exclude", chosen)
+        assert inputs_of(step, parameters) == ("dose", "exclude", chosen, "thickness")
+
+
+@pytest.mark.parametrize("step", ["reconstruct", "ctf3d"])
+def test_a_box_that_the_user_lays_does_not_rest_on_what_was_measured(
+    record: TiltSeries, step: str
+) -> None:
+    place = {"thickness": "350px", "z_shift": "75px", "angle_offset": 0.0, "x_tilt": 0.0}
+    model = type(getattr(Pipeline(), step))
+    assert "thickness" not in inputs_of(STEPS[step], model.model_validate(place))
+    for name in place:
+        rest = {other: value for other, value in place.items() if other != name}
+        assert "thickness" in inputs_of(STEPS[step], model.model_validate(rest))
 
 
 def test_an_aligned_stack_rests_on_the_images_and_the_alignment_that_are_chosen() -> None:
@@ -305,13 +317,14 @@ def test_an_aligned_stack_rests_on_the_images_and_the_alignment_that_are_chosen(
                 "dose",
                 "coarse",
                 "markerfree",
+                "thickness",
                 "reconstruct",
             ],
         ),
         (
             "coarse",
             None,
-            ["motion", "exclude", "ctf", "erase", "dose", "coarse", "reconstruct"],
+            ["motion", "exclude", "ctf", "erase", "dose", "coarse", "thickness", "reconstruct"],
         ),
         (
             "fiducial",
@@ -319,8 +332,7 @@ def test_an_aligned_stack_rests_on_the_images_and_the_alignment_that_are_chosen(
             [
                 step
                 for step in STEPS
-                if step
-                not in {"ctf2d", "ctf3d", "preprocess", "markerfree", "thickness", "transform"}
+                if step not in {"ctf2d", "ctf3d", "preprocess", "markerfree", "transform"}
             ],
         ),
         (
@@ -334,6 +346,7 @@ def test_an_aligned_stack_rests_on_the_images_and_the_alignment_that_are_chosen(
                 "dose",
                 "coarse",
                 "fiducials",
+                "thickness",
                 "reconstruct",
             ],
         ),

@@ -57,7 +57,7 @@ def test_status_tells_done_stale_failed_and_to_do(fake_run) -> None:  # type: ig
             "align": "",
             "ctf2d": "",
             "ctf3d": "",
-            "thickness": "",
+            "thickness": "to do",
             "preprocess": "",
             "transform": "",
         },

@@ -176,16 +176,35 @@ def test_what_cannot_be_measured_is_one_line(
     with pytest.raises(UnusableData, match=r"S: view 4 has a mean of -\d.*exclude the view"):
         measured(series, alignment="coarse")
     few = series_of(tmp_path / "few", fake_run_class, images[:4], views[:4])
-    with pytest.raises(UnusableData, match="S: 4 views are not left out, 5 are needed"):
-        measured(few, alignment="coarse")
+    result = measured(few, alignment="coarse")
+    assert found(result).verdict == "failed"
+    assert "4 views are not left out, 5 are needed" in result.attributes()["message"]
+    assert thickness_plot(result) is None
 
 
-def test_levelled_views_see_a_level_slab() -> None:
+@pytest.mark.parametrize(("x_tilt", "more"), [(0.0, 0.0), (7.0, 0.0), (-4.0, 3.0)])
+def test_the_plane_in_the_raw_views_is_the_same_plane(x_tilt: float, more: float) -> None:
+    position = Position(1000.0, 0.0, 5.0, -2.0, "good")
+    x, y = np.random.default_rng(5).uniform(-3000, 3000, (2, 10))
+    slopes = np.tan(np.radians([5.0, -2.0]))
+    points = np.column_stack([x, y, -x * slopes[0] + y * slopes[1]])
+    depths = (tilt_rotation(View(20.0 + more, 85.0, x_tilt=x_tilt)) @ points.T)[2]
+    pitch, rise = np.tan(np.radians(position.plane_in(x_tilt, more)))
+    # The same points of the image are at the same depths where the frame has no such turns.
+    flat = tilt_rotation(View(20.0, 85.0)).T @ (
+        tilt_rotation(View(20.0 + more, 85.0, x_tilt=x_tilt)) @ points.T
+    )
+    np.testing.assert_allclose(flat[2], -flat[0] * pitch + flat[1] * rise, atol=1e-9)
+    assert np.ptp(depths) > 100
+
+
+@pytest.mark.parametrize("x_tilt", [0.0, 7.0])
+def test_levelled_views_see_a_level_slab(x_tilt: float) -> None:
     position = Position(1000.0, 300.0, 5.0, -2.0, "good")
     x, y = np.random.default_rng(5).uniform(-3000, 3000, (2, 10))
     slopes = np.tan(np.radians([5.0, -2.0]))
     points = np.column_stack([x, y, 300 - x * slopes[0] + y * slopes[1]])
-    view = View(20.0, 85.0)
+    view = View(20.0, 85.0, x_tilt=x_tilt)
     seen = tilt_rotation(view) @ points.T
     back = np.linalg.inv(tilt_rotation(position.levelled(view))) @ seen
     np.testing.assert_allclose(back[2], position.height, atol=1e-9)

@@ -1,0 +1,61 @@
+"""The plan of an unbinned tomogram, 3710 × 3838 × 1400 of 41 views, in a worker of 8 GB."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from tasks.parameters import Execution, Pipeline, ReconstructParameters
+from tasks.reconstruct import slab_memory
+from tasks.tomogram import FILLED, Job, passes, prepare, slabs_of
+from tasks.work import begin
+
+MEMORY = 8_000_000_000
+SIZE, HEIGHT, VIEWS = (3838, 3710), 1400, 41
+PLACE: dict[str, Any] = {"z_shift": 0.0, "angle_offset": 0.0, "x_tilt": 0.0}
+
+
+def prepared(make: Callable[..., Any], size: tuple[int, int], memory: str, **given: Any) -> Job:
+    parameters = ReconstructParameters(alignment="coarse", binning=1, **PLACE, **given)
+    run = make(shape=size, pipeline=Pipeline(reconstruct=parameters))
+    images = run.begin("motion")
+    images.create_array("images", (7, *size), (1, *size))  # nothing is written
+    run.finish("motion", means=[1.0] * 7)
+    run.exclude()
+    run.finish("erase")
+    run.finish("dose", images_in=images.path)
+    run.align("coarse")
+    execution = Execution(cluster="threads", workers=1, memory=memory)
+    work = begin("reconstruct", run.series.project.url, "TS_01", parameters, "main", execution)
+    job = prepare(work, parameters)
+    return replace(job, views=(job.views * 7)[:VIEWS], each=(job.each * 7)[:VIEWS])
+
+
+def test_an_unbinned_tomogram_is_made_in_8_gb(fake_run: Callable[..., Any]) -> None:
+    job = prepared(fake_run, SIZE, "8GB", thickness=f"{HEIGHT}px")
+    nz, ny, nx = job.box.shape
+    assert (nz, {ny, nx}, job.place.sources["thickness"]) == (1400, {3710, 3838}, "given")
+    memory = partial(slab_memory, job, job.parameters)
+    slabs = slabs_of(job, memory, 1)
+    assert [slab[0] for slab in slabs] == [0] + [stop for _, stop in slabs[:-1]]
+    assert slabs[-1][1] == ny
+    # No two slabs share a brick of level 0 or 1, both of which begin every 128 rows of level 0.
+    assert [array.chunks[1] for array in map(job.work.result.array, "01")] == [128, 64]
+    assert all(start % 128 == 0 for start, _ in slabs)
+    most = memory(max(stop - start for start, stop in slabs))
+    assert 2.5e9 < most < FILLED * MEMORY  # at least the slab itself: 128 × 1400 × 3710 × 4
+    held_row = 4 * VIEWS * job.box.frame[1]
+    together = list(passes(job, slabs, held_row, most))
+    assert [slab for one in together for slab in one] == slabs
+    for one in together:
+        held = held_row * (one[-1][1] - one[0][0])
+        assert held + most < FILLED * MEMORY
+    assert len(together) <= 2  # every pass brings all views into the aligned frame again
+    assert job.source.memory() < 0.5 * MEMORY
+    # Four times the memory: fewer, larger slabs, all rows at once.
+    larger = Execution(cluster="threads", workers=1, memory="32GB")
+    roomy = replace(job, work=replace(job.work, execution=larger))
+    assert len(slabs_of(roomy, memory, 1)) < len(slabs)
+    assert len(list(passes(roomy, slabs_of(roomy, memory, 1), held_row, most))) == 1

@@ -54,6 +54,8 @@ def _fill_blocks(  # type: ignore[no-untyped-def]
         size_z, size_x = min(BLOCK_Z, nz - z_block), min(BLOCK_X, nx - x_block)
         n = 0
         for view in range(n_views):
+            if weight[view] == 0:
+                continue
             seen, mixed = False, False
             for z in range(size_z):
                 iz = z_start + z_block + z

@@ -229,7 +229,7 @@ def slabs_of(job: Job, memory: Callable[[int], int], least: int) -> list[tuple[i
     limit, workers = cluster.worker_memory(execution), cluster.worker_count(execution)
     unit = max(2 * BRICK, least)  # whole bricks of level 1, too
     rows = unit
-    while memory(rows + unit) <= limit // 2 and (rows + unit) * 2 * workers <= ny:
+    while memory(rows + unit) <= limit // 2 and (rows + unit) * 4 * workers <= ny:
         rows += unit
     return blocks(ny, min(rows, ny))
 

@@ -37,7 +37,7 @@ from tasks.store import Result
 Volume = NDArray[np.float32]
 # Phases of the CTF of a view, and its spectrum or those of its halves.
 Transformed = tuple[NDArray[np.float32], list[NDArray[np.complex64]]]
-BAND = 128  # rows in the middle on which hands are compared
+BAND = 64  # rows in the middle on which hands are compared
 COARSE, FINE = 1 / 50, 0.45  # frequencies at which they are [1/Å, cycles per voxel]
 PARTS = 8  # of the band, whose scatter tells the error
 CHECK_DEPTH = 200.0  # Å that the comparison is deep: then even and odd views overlap in k

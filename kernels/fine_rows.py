@@ -83,7 +83,7 @@ def fine_rows(coefficients: Array, axis: int = -1) -> Array:
     return xp.take(xp.reshape(both, shape), kept, axis=axis)
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath={"contract"})
 def _fine_across(rows: Any, out: Any) -> None:
     count, n = rows.shape
     padded = np.empty(n + 5, np.float32)
@@ -105,7 +105,7 @@ def _fine_across(rows: Any, out: Any) -> None:
                 out[row, 2 * i + 1] = (c + d) * HALF[0] + (b + e) * HALF[1] + (a + f) * HALF[2]
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath={"contract"})
 def _fine_down(columns: Any, out: Any) -> None:
     n, size = columns.shape
     for i in range(n):

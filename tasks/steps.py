@@ -244,7 +244,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "reconstruct",
-            version=4,
+            version=3,
             reads=("views.tilt_angle", "acquisition.pixel_size"),
             about="reconstruct the tomogram by weighted back-projection, SIRT or SART",
             inputs=("{images}", "exclude", "{alignment_step}"),

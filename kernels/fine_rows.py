@@ -5,6 +5,10 @@ spectrum in its stead: at 0.45 cycles per pixel a tomogram has a tenth less corr
 truth, and less than with IMOD's stretched lines. Between samples half as far apart little of that
 is left, and back-projection costs as much. Samples between pixels come of a quintic B-spline,
 whose division in Fourier space is a factor of the filter that rows are multiplied by anyway.
+
+It is no gain everywhere: a filter that damps the noisiest frequencies, as linear interpolation is,
+serves averages of particles without weights by frequency. There linear interpolation measured
+0.01 better from 14 to 7 Å at 2.7 Å, and 0.003 worse beyond 6 Å; so it is the default.
 """
 
 from __future__ import annotations

@@ -145,8 +145,8 @@ def other_value(step: str, name: str) -> Any:
     default = model.model_fields[name].get_default(call_default_factory=True)
     if name == "alignment":
         return "coarse"
-    if name == "interpolation" and default == "spline":
-        return "linear"
+    if name == "interpolation" and default == "linear":
+        return "spline"
     special = {"auto": 2, "float32": "float16", None: 128}
     if isinstance(default, bool):
         return not default

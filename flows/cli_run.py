@@ -80,9 +80,10 @@ def run(
 
     A preset may be of several branches, named after the first: see `tiltflow config`.
     """
-    for name in (until, *(names_of(also) or ())):
-        if name not in (None, *STEPS):
-            raise WrongParameter(f"--until, --also: no {name}: there are {', '.join(STEPS)}")
+    named = [("--until", until)] if until else []
+    for option, name in (*named, *(("--also", name) for name in names_of(also) or ())):
+        if name not in STEPS:
+            raise WrongParameter(f"{option} {name}: there are {', '.join(STEPS)}")
     whole = preset is not None and len(PRESETS.get(preset, ())) > 1 and not (until or also)
     from tasks.subset_use import within_run
 

@@ -244,7 +244,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "reconstruct",
-            version=3,
+            version=4,
             reads=("views.tilt_angle", "acquisition.pixel_size"),
             also={
                 "deconvolve": (

@@ -103,7 +103,9 @@ def test_a_changed_parameter_runs_that_step_and_what_depends_on_it(finished_copy
     pipeline = Pipeline(erase=EraseParameters(peak=7.0))
     outcomes = tomogram(finished_copy, "TS_01", pipeline, execution=threads)
     run = [outcome.step for outcome in outcomes if not outcome.skipped]
-    assert run == ["erase", "dose", "coarse", "fiducials", "markerfree", "reconstruct"]
+    assert run == [
+        *("erase", "dose", "coarse", "fiducials", "markerfree", "thickness", "reconstruct")
+    ]
     back = tomogram(finished_copy, "TS_01", execution=threads)
     assert all(outcome.skipped for outcome in back)
 
@@ -112,7 +114,7 @@ def test_a_branch_takes_over_what_another_has(finished_copy: str) -> None:
     pipeline = Pipeline(reconstruct=ReconstructParameters(thickness=300.0))
     threads = Execution(cluster="threads", workers=2)
     outcomes = tomogram(finished_copy, "TS_01", pipeline, "thin", execution=threads)
-    assert [outcome.skipped for outcome in outcomes] == [True] * 8 + [False]
+    assert [outcome.skipped for outcome in outcomes] == [True] * 9 + [False]
     series = parse_project(finished_copy).series("TS_01")
     assert series.current("main", "reconstruct").attributes()["shape"] == [444, 128, 128]
     assert series.current("thin", "reconstruct").attributes()["shape"] == [56, 128, 128]

@@ -18,14 +18,17 @@ PATIENCE = 120  # seconds for what takes three on a quiet machine
 class Processes:
     """Starts and ends a scheduler and its workers."""
 
-    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, folder: Path, host: str = "127.0.0.1", environment: dict[str, str] | None = None
+    ) -> None:
         with socket.socket() as free:
             free.bind((host, 0))
             port = free.getsockname()[1]
         self.folder, self.host = folder, host
         self.address = f"tcp://{host}:{port}"
         self.processes: list[subprocess.Popen[bytes]] = []
-        self._start("scheduler", "--port", str(port), "--dashboard-address", "127.0.0.1:0")
+        options = ("--port", str(port), "--dashboard-address", "127.0.0.1:0")
+        self._start("scheduler", *options, environment=environment)
 
     def worker(
         self,
@@ -88,7 +91,7 @@ class Processes:
             process.terminate()
         for process in self.processes:
             try:
-                process.wait(20)
+                process.wait(5)  # a scheduler whose workers have just left waits for them
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -233,7 +233,7 @@ def test_a_branch_without_results_is_an_error_that_names_the_others(
     run.motion()
     with pytest.raises(NotThere, match=r"nothing to export on branch 'other' .*main"):
         export_series(run.series.project.url, "TS_01", "other", "imod", tmp_path / "out")
-    with pytest.raises(WrongParameter, match="--to relion9: there are imod, aretomo, mrc"):
+    with pytest.raises(WrongParameter, match="--to relion9: there are imod, aretomo, novactf, mrc"):
         export_series(run.series.project.url, "TS_01", "main", "relion9", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

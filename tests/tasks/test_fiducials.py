@@ -39,6 +39,7 @@ from tasks.store import Series, parse_project
 from tasks.transform import transform
 
 THREADS = Execution(cluster="threads", workers=2)
+LEVEL: dict[str, Any] = {"z_shift": 0.0, "angle_offset": 0.0, "x_tilt": 0.0}
 TILTS = np.arange(-54.0, 55, 9)
 SIZE, PIXEL = 288, 8.0
 DARK = 2  # left out
@@ -265,7 +266,9 @@ def test_gold_is_taken_out_of_aligned_stacks_and_tomograms(
         given: dict[str, Any] = {"alignment": "fiducial", "erase_gold": erase}
         transform.fn(url, "TS", TransformParameters(**given), "main", THREADS)
         stack = np.asarray(copy.current("main", "transform").images()[:])
-        reconstruct.fn(url, "TS", ReconstructParameters(thickness=1600.0, **given), "main", THREADS)
+        reconstruct.fn(
+            url, "TS", ReconstructParameters(thickness=1600.0, **LEVEL, **given), "main", THREADS
+        )
         volume = copy.current("main", "reconstruct").array("0")[:]
         middle = np.array(volume.shape) // 2
         places = np.rint(beads[:, ::-1] / PIXEL).astype(int) + middle

@@ -19,6 +19,7 @@ from tasks.truth import SeriesTruth, SimulationParameters, Truth
 from tasks.verify import Line, compare
 
 THREADS = Execution(cluster="threads", workers=2)
+LEVEL: dict[str, Any] = {"z_shift": 0.0, "angle_offset": 0.0, "x_tilt": 0.0}
 SIZE = 256
 BINNING = 2
 Change = Callable[[Geometry], dict[str, float]]
@@ -105,7 +106,9 @@ def judged(true_project: tuple[str, Truth], tmp_path: Path) -> Callable[[Change]
         copy = str(shutil.copytree(project, tmp_path / "copy.zarr", dirs_exist_ok=True))
         series = parse_project(copy).series("TS_01")
         write_alignment(series, truth.series[0], change)
-        parameters = ReconstructParameters(alignment="coarse", binning=BINNING, thickness=2400.0)
+        parameters = ReconstructParameters(
+            alignment="coarse", binning=BINNING, thickness=2400.0, **LEVEL
+        )
         reconstruct.fn(copy, "TS_01", parameters, "main", THREADS)
         return {line.what: line for line in compare(copy, truth)}
 

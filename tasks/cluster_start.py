@@ -91,8 +91,15 @@ def _early(threads: str, **more: str) -> Iterator[None]:
         "DASK_LOGGING__DISTRIBUTED": "critical",
         **more,
     }
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": early}):
-        yield
+    before = {name: os.environ.get(name) for name in more}
+    try:
+        with dask.config.set({"distributed.nanny.pre-spawn-environ": early}):
+            yield
+    finally:  # Dask leaves them in this process, too, whose next workers may be others
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _local(execution: Execution) -> LocalCluster:

@@ -36,7 +36,7 @@ def test_the_server_listens_on_the_loopback_alone(server: Server) -> None:
 
 def test_every_flow_is_deployed_to_the_pool_with_a_description(server: Server) -> None:
     deployments = server.deployments()
-    assert len(deployments) == 5 + len(STEPS)  # one is a flow of no step of a run: average
+    assert len(deployments) == 6 + len(STEPS)  # one is a flow of no step of a run: average
     for entrypoint, deployment in deployments.items():
         assert deployment["work_pool_name"] == "tiltflow", entrypoint
         assert not deployment["pull_steps"], entrypoint

@@ -28,7 +28,8 @@ from tasks.parameters import Execution, Parameters, Pipeline, ReconstructParamet
 from tasks.reconstruct import reconstruct
 from tasks.record import Acquisition, FileIdentity, TiltSeries
 from tasks.record import View as RecordView
-from tasks.steps import STEPS, inputs_of, result_key
+from tasks.result_keys import result_key
+from tasks.steps import STEPS, inputs_of
 from tasks.store import Series, parse_project
 from tasks.work import Work
 

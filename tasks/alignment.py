@@ -14,7 +14,7 @@ from kernels.fourier import Shape
 from kernels.geometry import View, project
 from kernels.resample import Field
 from tasks.record import TiltSeries
-from tasks.store import Result
+from tasks.result import Result
 
 DEFORMATION = "deformation"  # attribute of the result of an alignment
 FRINGE = 15.0  # Å around a bead that are taken out with it

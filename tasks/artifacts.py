@@ -20,8 +20,8 @@ from prefect.artifacts import (
 from prefect.context import FlowRunContext, TaskRunContext
 
 from tasks.pictures import pictures_of
+from tasks.result import Result
 from tasks.steps import STEPS
-from tasks.store import Result
 
 LONG = 5.0  # seconds after which a step shows how far it is, and between two looks at it
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kernels.tracks import Tracks
 from tasks.alignment import Gold, gold_of
 from tasks.parameters import Aligned
-from tasks.store import Result
+from tasks.result import Result
 
 if TYPE_CHECKING:  # which draws what is stored here
     from tasks.work import Work

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from kernels.hybrid import LEAST_BEADS
 from tasks.parameters import Aligned, Parameters, Pipeline
-from tasks.store import Result, parse_project
+from tasks.result import Result
+from tasks.store import parse_project
 
 Chosen = TypeVar("Chosen", bound=Parameters)
 ENOUGH = "enough_beads"  # attribute of a result of `fiducials`

@@ -76,15 +76,11 @@ def ctf3d(
     spectra = spectrum * len(job.views)
 
     def memory(rows: int) -> int:
-        return 100_000_000 + rows * 4 * ((2 * parts + 2) * layout.columns + 3 * nz * nx)
+        copies = 2 * parts + how.fine  # packed, and as they are read
+        return 100_000_000 + rows * 4 * (copies * layout.columns + 3 * nz * nx)
 
-    slabs = slabs_of(job, memory, LEAST_ROWS)
-    step = integer_step(job, _uncorrected(job))
-    transformed: dict[str, Any] = {}
-    reports: dict[str, Any] = {slab_name(slab): work.result.unit(slab_name(slab)) for slab in slabs}
-    most = memory(max(stop - start for start, stop in slabs))
-    for together in passes(job, slabs, 4 * parts * layout.columns, most):
-        transformed = transformed or work.hold(
+    def held_views() -> list[Any]:
+        made = work.hold(
             transform_view,
             [
                 Unit(f"view-{one.index:03d}", (job.source, one, ctf, how))
@@ -92,10 +88,22 @@ def ctf3d(
             ],
             memory=job.source.memory() + 3 * spectrum,
         )
-        views = [transformed[f"view-{one.index:03d}"] for one in job.each]
+        views = [made[f"view-{one.index:03d}"] for one in job.each]
         spread(views, execution)
-        middle, depths = job.place.middle, job.place.depths
-        hands = [Unit("hands", (views, how, hand, middle, depths), score_hands)]
+        return views
+
+    def hands_of(views: list[Any]) -> Unit:
+        where = (job.place.middle, job.place.depths)
+        return Unit("hands", (views, how, hand, *where), score_hands)
+
+    slabs = slabs_of(job, memory, LEAST_ROWS)
+    step = integer_step(job, _uncorrected(job))
+    checks = parameters.check_hand and can_score_hands(job.box.voxel)
+    views: list[Any] = []
+    reports: dict[str, Any] = {slab_name(slab): work.result.unit(slab_name(slab)) for slab in slabs}
+    most = memory(max(stop - start for start, stop in slabs))
+    for together in passes(job, slabs, 4 * parts * layout.columns, most):
+        views = views or held_views()
         planes = work.hold(
             correct_plane,
             [
@@ -114,7 +122,7 @@ def ctf3d(
         names = [f"plane-{level:+04d}" for level in layout.levels]
         reports |= work.scatter(
             back_project_corrected,
-            (hands if parameters.check_hand and can_score_hands(job.box.voxel) else [])
+            ([hands_of(views)] if checks else [])  # beside the slabs: it is one unit
             + [
                 Unit(
                     slab_name(slab),
@@ -129,7 +137,10 @@ def ctf3d(
         )
         del planes
     reports.pop("hands", None)
-    scores: dict[str, float] = work.result.unit("hands") or {}
+    scores: dict[str, float] = {}
+    if checks and not (scores := work.result.unit("hands") or {}):  # killed when slabs were done
+        unit = hands_of(views or held_views())
+        scores = work.scatter(score_hands, [unit], spectra + 200_000_000)["hands"]
     row = {
         "planes": len(layout.levels),
         "step [Å]": how.planes.step,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks.errors import WrongParameter
-from tasks.store import Result
+from tasks.result import Result
 
 CTF_CORRECTED = "ctf_corrected"  # attribute of a result whose images, or voxels, are corrected
 # Steps whose images go into those of the steps that read them.

@@ -8,8 +8,8 @@ from kernels import xray_votes
 from tasks.chunks.erase import erase_again, erase_view, match_hits, spots_of, view_unit
 from tasks.chunks.images import memory_of_image
 from tasks.parameters import EraseParameters, Execution
+from tasks.result import Result
 from tasks.scatter import Unit
-from tasks.store import Result
 from tasks.work import Outcome, Work, begin, step_task
 
 

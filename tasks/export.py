@@ -23,8 +23,9 @@ from tasks.export_stacks import write_prepared, write_stacks
 from tasks.export_volume import checked_mode, each_slice, write_tomogram
 from tasks.formats.mrc import write_stack
 from tasks.record import TiltSeries
+from tasks.result import Result
 from tasks.steps import ALIGNMENTS
-from tasks.store import Result, Series, parse_project
+from tasks.store import Series, parse_project
 from tasks.tables import current_result
 
 Target = Literal["imod", "aretomo", "novactf", "mrc"]

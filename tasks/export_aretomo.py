@@ -13,7 +13,7 @@ from tasks.formats.aretomo import Alignment, AlnView, LocalShift, tilt_lines, wr
 from tasks.formats.files import write_text
 from tasks.formats.imod_geometry import centre_offset
 from tasks.record import TiltSeries
-from tasks.store import Result
+from tasks.result import Result
 
 PATCHES = 5  # along each side, at which a local deformation is told
 

@@ -13,7 +13,7 @@ from tasks.formats.ctffind import CURVES, CtffindRow, write_avrot, write_ctffind
 from tasks.formats.imod_defocus import DefocusRow, write_defocus
 from tasks.formats.relion_ctf import RelionCtf, write_relion_ctf
 from tasks.record import CtfEstimate, TiltSeries
-from tasks.store import Result
+from tasks.result import Result
 
 Known = Sequence[tuple[int, CtfEstimate]]
 

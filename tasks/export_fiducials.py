@@ -13,7 +13,7 @@ from tasks.formats.files import write_text
 from tasks.formats.imod import FiducialPoint, write_points
 from tasks.formats.imod_model import write_fiducials
 from tasks.record import TiltSeries
-from tasks.store import Result
+from tasks.result import Result
 
 DIAMETER = 100.0  # Å, where the result does not tell
 

@@ -14,7 +14,7 @@ from tasks.formats.imod_commands import write_newst, write_tilt
 from tasks.formats.imod_geometry import aligned_origin, tilt_volume, xf_from_view
 from tasks.parameters import ReconstructParameters
 from tasks.record import TiltSeries
-from tasks.store import Result
+from tasks.result import Result
 
 Say = Callable[[str], None]
 

@@ -16,7 +16,7 @@ from tasks.export_imod import Say
 from tasks.formats.files import write_text
 from tasks.formats.relion_motion import write_motion_star
 from tasks.record import TiltSeries
-from tasks.store import Result
+from tasks.result import Result
 
 Floats = NDArray[np.float64]
 

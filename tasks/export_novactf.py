@@ -13,7 +13,7 @@ from tasks.ctf_views import ctf_of_views
 from tasks.formats.ctffind import CtffindRow
 from tasks.formats.novactf import write_defocus_files
 from tasks.record import TiltSeries
-from tasks.store import Result
+from tasks.result import Result
 
 STEP = 150.0  # Å between planes where the branch has no tomogram of ctf3d
 

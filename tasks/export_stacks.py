@@ -13,7 +13,8 @@ from tasks.ctf_provenance import CTF_CORRECTED
 from tasks.formats.imod import write_tilts
 from tasks.formats.mrc import write_stack
 from tasks.record import TiltSeries
-from tasks.store import Result, Series
+from tasks.result import Result
+from tasks.store import Series
 from tasks.tables import current_result
 
 Say = Callable[[str], None]

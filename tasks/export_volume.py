@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tasks.chunks.reconstruct import step_for, stored
 from tasks.errors import WrongParameter
 from tasks.formats.mrc import write_volume
-from tasks.store import Result
+from tasks.result import Result
 
 SLAB_BYTES = 512 * 2**20  # of a tomogram that are read at once; its bricks are many slices deep
 TYPES = {0: "int8", 1: "int16", 2: "float32", 12: "float16"}

@@ -8,7 +8,7 @@ from tasks import plots, plots_ctf, plots_erase, plots_motion
 from tasks.plots_alignment import alignment_plots
 from tasks.plots_thickness import thickness_plot
 from tasks.report import slices
-from tasks.store import Result
+from tasks.result import Result
 
 MOST = 200_000  # characters of a picture that goes into the server's database
 

@@ -11,9 +11,11 @@ from tasks.choice import is_open, settled
 from tasks.errors import NotThere, UnusableData, one_line
 from tasks.locks import holder_of
 from tasks.parameters import CoarseParameters, Parameters, Pipeline
+from tasks.result import Result
+from tasks.result_keys import result_key
 from tasks.session_axes import settled_axis
-from tasks.steps import STEPS, inputs_of, needed, result_key
-from tasks.store import Project, Result, Series, parse_project
+from tasks.steps import STEPS, inputs_of, needed
+from tasks.store import Project, Series, parse_project
 
 NO_KEY = "unknown"
 State = Literal["done", "to do", "stale", "failed", "unfinished"]

@@ -26,7 +26,7 @@ from tasks.plots import (
     svg,
 )
 from tasks.record import TiltSeries
-from tasks.store import Result
+from tasks.result import Result
 
 Floats = NDArray[np.float64]
 

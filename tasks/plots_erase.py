@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from tasks.plots import BLUE, GREY, ORANGE, SIZE, STYLE, Plot, angle, legend_above, svg
 from tasks.record import TiltSeries
-from tasks.store import Result
+from tasks.result import Result
 
 EXTREMES = (("maximum", ORANGE, "^"), ("minimum", BLUE, "v"))
 

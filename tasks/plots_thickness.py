@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tasks.chunks.thickness import XZ, YZ
 from tasks.plots import BLUE, ORANGE, PERCENTILES, STYLE, Plot, svg
 from tasks.position import Position, found
-from tasks.store import Result
+from tasks.result import Result
 
 WIDTH, LEAST_HEIGHT = 11.2, 3.0
 

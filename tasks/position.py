@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kernels.geometry import View, tilt_rotation
 from kernels.thickness import QUANTITIES
-from tasks.store import Result
+from tasks.result import Result
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from kernels.views import dark_views
 from tasks.chunks.stacks import memory_of_preprocessing, preprocess_view
 from tasks.errors import WrongParameter
 from tasks.parameters import LEAST_PIXELS, Execution, PreprocessParameters
+from tasks.result import Result
 from tasks.scatter import Unit
-from tasks.store import Result
 from tasks.work import Outcome, Work, begin, step_task
 
 NEARLY_EMPTY = 0.2  # of the expected mean: less is noise, whatever the exclusion has let pass

@@ -14,8 +14,9 @@ from pathlib import Path
 from zarr.storage import LocalStore, ObjectStore
 
 from tasks.errors import UnusableData
+from tasks.result import Result
 from tasks.steps import STEPS
-from tasks.store import Project, Result, Series, parse_project
+from tasks.store import Project, Series, parse_project
 
 BEING_WRITTEN = timedelta(days=1)
 BEING_POINTED_TO = timedelta(minutes=1)

@@ -21,8 +21,9 @@ from tasks.formats.files import write_text
 from tasks.plots_alignment import alignment_plots
 from tasks.plots_thickness import thickness_plot
 from tasks.record import TiltSeries
+from tasks.result import Result
 from tasks.steps import STEPS
-from tasks.store import Result, Series, parse_project
+from tasks.store import Series, parse_project
 from tasks.tables import current_result, project_rows, qc_rows, series_rows, status_rows
 
 SLAB = 50.0  # Å of a tomogram that are averaged for a picture of its middle

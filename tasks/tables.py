@@ -9,9 +9,10 @@ from typing import Any
 
 from tasks.plan import current_plan
 from tasks.record import TiltSeries
+from tasks.result import Result
 from tasks.session_axes import contradictions
 from tasks.steps import STEPS
-from tasks.store import Result, Series, parse_project
+from tasks.store import Series, parse_project
 
 Row = dict[str, Any]
 

@@ -22,9 +22,11 @@ from tasks import artifacts, cluster, locks, progress
 from tasks.errors import UnusableData, UserError, WrongParameter
 from tasks.parameters import Execution, Parameters
 from tasks.record import TiltSeries
+from tasks.result import Result
+from tasks.result_keys import result_key
 from tasks.scatter import Unit, scatter
-from tasks.steps import STEPS, Step, inputs_of, result_key
-from tasks.store import Result, Series, parse_project
+from tasks.steps import STEPS, Step, inputs_of
+from tasks.store import Series, parse_project
 
 SOFTWARE = ("tiltflow", "numpy", "scipy", "numba", "zarr")
 # Faults that no second try mends; every other OSError may pass.

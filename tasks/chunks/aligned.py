@@ -16,7 +16,7 @@ from tasks.alignment import Gold
 from tasks.chunks.device import on_device
 from tasks.chunks.dose import Weighting
 from tasks.errors import UnusableData
-from tasks.store import Result
+from tasks.result import Result
 
 # Voxels hold thousandths of the beam's relative contrast per voxel: numbers near 1, so that
 # float16 keeps its eleven bits.

@@ -14,7 +14,7 @@ from kernels.geometry import View
 from tasks.chunks.device import on_device
 from tasks.chunks.dose import Weighting
 from tasks.parameters import CoarseParameters
-from tasks.store import Result
+from tasks.result import Result
 
 # The binned views (view, y, x): goes with the units when the result is complete.
 REDUCED = "unit/reduced"

@@ -22,7 +22,7 @@ from kernels.geometry import View
 from tasks.chunks.alignment import REDUCED
 from tasks.chunks.device import on_device
 from tasks.parameters import CoarseParameters
-from tasks.store import Result
+from tasks.result import Result
 
 AXIS_SIDE = 256  # pixels that are enough to find the tilt axis
 

@@ -23,7 +23,7 @@ from tasks.chunks.device import on_device
 from tasks.errors import UnusableData
 from tasks.parameters import CtfParameters
 from tasks.record import Acquisition
-from tasks.store import Result
+from tasks.result import Result
 
 Report = dict[str, Any]
 Polar = tuple[PolarSpectra, NDArray[np.float64]]

@@ -14,7 +14,7 @@ from kernels.ctf_strip_correct import correct_strips
 from kernels.fourier import Shape, fast_size
 from tasks.chunks.device import on_device
 from tasks.errors import UnusableData
-from tasks.store import Result
+from tasks.result import Result
 
 BASE_BYTES = 100_000_000  # the interpreter, the libraries, blocks of transforms
 

@@ -32,7 +32,7 @@ from tasks.chunks.aligned import OneView, Source
 from tasks.chunks.device import on_device
 from tasks.chunks.reconstruct import write_slab
 from tasks.parameters.tomogram import Ctf3dParameters
-from tasks.store import Result
+from tasks.result import Result
 
 Volume = NDArray[np.float32]
 # Phases of the CTF of a view, and its spectrum or those of its halves.

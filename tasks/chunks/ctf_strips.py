@@ -18,7 +18,7 @@ from tasks.chunks.ctf import refuse_blank
 from tasks.chunks.device import on_device
 from tasks.parameters import CtfParameters
 from tasks.record import Acquisition
-from tasks.store import Result
+from tasks.result import Result
 
 Report = dict[str, Any]
 

@@ -11,7 +11,7 @@ from kernels.arrays import to_host
 from kernels.ctf import Ctf
 from kernels.deconvolve import deconvolve
 from tasks.chunks.device import on_device
-from tasks.store import Result
+from tasks.result import Result
 
 DECONVOLVED = "deconvolved"  # array (z, y, x) beside the levels
 HALO = 600.0  # Å of further rows at both sides: twice the period where the high-pass ends

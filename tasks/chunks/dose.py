@@ -11,7 +11,7 @@ import numpy as np
 from kernels import dose
 from kernels.arrays import Array, to_host
 from tasks.chunks.device import on_device
-from tasks.store import Result
+from tasks.result import Result
 
 
 @dataclass(frozen=True)

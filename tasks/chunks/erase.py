@@ -12,7 +12,7 @@ import numpy as np
 from kernels import xray_votes, xrays
 from kernels.xray_spots import Spots
 from tasks.parameters import EraseParameters
-from tasks.store import Result
+from tasks.result import Result
 
 KINDS = {"height": np.float32, "hit": np.bool_, "bright": np.bool_}  # others are int64
 

@@ -12,7 +12,7 @@ from kernels.bead_centre import centre_beads
 from kernels.bead_find import bead_boxes, find_beads, measured_diameter
 from kernels.fourier import Shape
 from tasks.chunks.device import on_device
-from tasks.store import Result
+from tasks.result import Result
 
 
 def find_in_view(source: Result, index: int, pixel_size: float, diameter: float) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kernels.fsc import shell_products
-from tasks.store import Result
+from tasks.result import Result
 
 SHELLS = 65
 

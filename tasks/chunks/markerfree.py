@@ -23,7 +23,7 @@ from tasks.alignment import stored
 from tasks.chunks.alignment import REDUCED
 from tasks.chunks.device import on_device
 from tasks.parameters import MarkerfreeParameters
-from tasks.store import Result
+from tasks.result import Result
 
 # Share of the field over which patches are laid: beyond, few views see them.
 FIELD = 0.9

@@ -24,7 +24,7 @@ from tasks.chunks.frames import corrected_frames, memory_of_frames, summed_frame
 from tasks.errors import UnusableData
 from tasks.parameters import MotionParameters
 from tasks.record import Acquisition, View
-from tasks.store import Result
+from tasks.result import Result
 
 FUNCTIONS = (HIGHEST_ORDER + 1) * (HIGHEST_ORDER + 2) // 2 - 1  # of a local field, at most
 PROFILE_SIZE = 1024  # pixels of the image at most along each side whose spectrum is shown

@@ -21,7 +21,7 @@ from tasks.chunks.aligned import OneView, Source, rows_between
 from tasks.chunks.device import on_device
 from tasks.parameters import ReconstructParameters
 from tasks.parameters.tomogram import TomogramParameters
-from tasks.store import Result
+from tasks.result import Result
 
 Volume = NDArray[np.float32]
 Halves = Literal["none", "frames", "views"]

@@ -16,7 +16,7 @@ from tasks.alignment import Gold
 from tasks.chunks.device import on_device
 from tasks.chunks.dose import Weighting
 from tasks.parameters import PreprocessParameters, TransformParameters
-from tasks.store import Result
+from tasks.result import Result
 
 
 def preprocess_view(

@@ -24,7 +24,7 @@ from kernels.thickness_profile import (
 from tasks.alignment import Gold
 from tasks.chunks.device import on_device
 from tasks.errors import UnusableData
-from tasks.store import Result
+from tasks.result import Result
 
 # Filtered rows of the aligned views (view, y, x): goes with the units when the result is complete.
 ROWS = "unit/rows"

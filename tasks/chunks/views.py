@@ -11,7 +11,7 @@ from kernels.fourier import bin_images
 from kernels.view_quality import block_means, measure_detail
 from tasks.chunks.alignment import REDUCED
 from tasks.chunks.device import on_device
-from tasks.store import Result
+from tasks.result import Result
 
 
 def measure_view(

@@ -14,7 +14,8 @@ from buckets import BUCKET, keys, s3_server, upload
 
 from tasks.formats.mrc import read_volume
 from tasks.locks import holder_of, locked
-from tasks.store import Result, parse_project
+from tasks.result import Result
+from tasks.store import parse_project
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 Command = Callable[..., Any]

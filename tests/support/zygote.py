@@ -26,7 +26,7 @@ from zarr.storage import LocalStore, _local
 from flows.session import session
 from tasks.errors import one_line
 from tasks.parameters import Execution
-from tasks.store import Result
+from tasks.result import Result
 
 
 def main() -> None:

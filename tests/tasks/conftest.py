@@ -15,8 +15,10 @@ from tasks import plots_ctf, plots_ctf_view, plots_erase, plots_motion, plots_po
 from tasks.choice import settled
 from tasks.parameters import Pipeline
 from tasks.record import Acquisition, FileIdentity, ImportedField, TiltSeries, View
-from tasks.steps import STEPS, inputs_of, result_key
-from tasks.store import Result, Series, parse_project
+from tasks.result import Result
+from tasks.result_keys import result_key
+from tasks.steps import STEPS, inputs_of
+from tasks.store import Series, parse_project
 
 TILTS = (-47.0, -20.0, 0.0, 13.0, 30.0, 47.0, 50.0)
 EXCLUDED = 6  # index of the dark view

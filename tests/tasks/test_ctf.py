@@ -18,7 +18,8 @@ from tasks.errors import UnusableData
 from tasks.export_ctf import write_defoci
 from tasks.parameters import CtfParameters, Execution, Pipeline
 from tasks.record import Acquisition, CtfEstimate, FileIdentity, TiltSeries, View
-from tasks.steps import STEPS, inputs_of, result_key
+from tasks.result_keys import result_key
+from tasks.steps import STEPS, inputs_of
 from tasks.store import Series, parse_project
 from tasks.work import Outcome
 

@@ -24,7 +24,8 @@ from tasks.ctf_views import ctf_of_views
 from tasks.errors import UnusableData, WrongParameter
 from tasks.parameters import Ctf2dParameters, Execution, TransformParameters
 from tasks.record import CtfEstimate, TiltSeries
-from tasks.store import Result, Series, parse_project
+from tasks.result import Result
+from tasks.store import Series, parse_project
 from tasks.transform import transform
 
 THREADS = Execution(cluster="threads", workers=2)

@@ -20,7 +20,8 @@ from tasks.ctf3d import aligned_ctfs, ctf3d
 from tasks.errors import UnusableData
 from tasks.parameters import Ctf3dParameters, Execution, ReconstructParameters
 from tasks.reconstruct import reconstruct
-from tasks.store import Result, Series, parse_project
+from tasks.result import Result
+from tasks.store import Series, parse_project
 
 ONE, TWO = (Execution(cluster="threads", workers=n) for n in (1, 2))
 VOXEL = 5.4
@@ -234,3 +235,22 @@ def test_a_run_that_goes_on_says_and_stores_the_same(
     for name in ("hand_scores", "message", "statistics", "integer_step"):
         assert resumed.attributes().get(name) == about.get(name)
     np.testing.assert_array_equal(resumed.array("0")[:], values)
+
+
+def test_hands_are_compared_though_a_run_was_killed_before(
+    copy: Series, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tasks.ctf3d.complete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            corrected(copy, ONE, check_hand=True)
+    (result,) = (r for r in copy.results() if r.step == "ctf3d" and not r.complete())
+    scores = result.unit("hands")
+    assert scores is not None
+    copy.project.delete_object(f"{result.path}/unit/hands.json")
+    found = corrected(copy, ONE, check_hand=True)
+    assert found.key == result.key
+    assert found.attributes()["hand_scores"] == scores

@@ -19,7 +19,7 @@ from tasks.ctf import ctf
 from tasks.errors import UnusableData
 from tasks.parameters import CtfParameters, Execution
 from tasks.record import Acquisition
-from tasks.store import Result
+from tasks.result import Result
 
 SIZE, PIXEL, BOX = 512, 3.6, 256
 ACQUISITION = Acquisition(voltage=300, pixel_size=PIXEL, tilt_axis=85.3)

@@ -17,7 +17,8 @@ from tasks.export import export_series
 from tasks.formats.mrc import read_header, read_volume
 from tasks.parameters import Ctf3dParameters, Execution, ReconstructParameters
 from tasks.reconstruct import reconstruct
-from tasks.store import Result, Series, parse_project
+from tasks.result import Result
+from tasks.store import Series, parse_project
 
 THREADS = Execution(cluster="threads", workers=2)
 SMALL: dict[str, Any] = {"thickness": 200.0, "alignment": "coarse", "deconvolve": True}

@@ -19,7 +19,8 @@ from tasks.ingest import read_series, store_series
 from tasks.motion import motion
 from tasks.parameters import ExcludeParameters, Execution, ImportParameters, MotionParameters
 from tasks.record import TiltSeries
-from tasks.store import Result, parse_project
+from tasks.result import Result
+from tasks.store import parse_project
 
 THREADS = Execution(cluster="threads", workers=1)
 

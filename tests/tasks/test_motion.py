@@ -16,7 +16,8 @@ from tasks.formats.mrc import open_frames, read_image, write_stack
 from tasks.ingest import read_series, store_series
 from tasks.motion import motion
 from tasks.parameters import Execution, ImportParameters, MotionParameters
-from tasks.store import Result, parse_project
+from tasks.result import Result
+from tasks.store import parse_project
 from tasks.truth import read_truth
 
 THREADS = Execution(cluster="threads", workers=2)

@@ -14,7 +14,8 @@ from kernels.reduce import reduce_image
 from tasks.errors import WrongParameter
 from tasks.parameters import Execution, PreprocessParameters
 from tasks.preprocess import preprocess
-from tasks.store import Result, Series, parse_project
+from tasks.result import Result
+from tasks.store import Series, parse_project
 
 TWO = Execution(cluster="threads", workers=2)
 PIXEL, VIEWS = 5.4, 7

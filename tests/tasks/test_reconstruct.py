@@ -15,7 +15,8 @@ from tasks.box import chosen_binning
 from tasks.errors import WrongParameter
 from tasks.parameters import Execution, ReconstructParameters
 from tasks.reconstruct import reconstruct
-from tasks.store import Result, Series, parse_project
+from tasks.result import Result
+from tasks.store import Series, parse_project
 
 ONE, TWO = (Execution(cluster="threads", workers=n) for n in (1, 2))
 VOXEL = 5.4

@@ -21,7 +21,7 @@ from tasks.chunks.stacks import (
     transform_view,
 )
 from tasks.parameters import PreprocessParameters, TransformParameters
-from tasks.store import Result
+from tasks.result import Result
 
 SHAPE = (700, 650)
 

@@ -20,7 +20,8 @@ from tasks.parameters import (
     TransformParameters,
 )
 from tasks.record import Acquisition, FileIdentity, Handedness, Pretilt, TiltSeries, View
-from tasks.steps import STEPS, file_of, inputs_of, needed, result_key
+from tasks.result_keys import result_key
+from tasks.steps import STEPS, file_of, inputs_of, needed
 
 GAIN = FileIdentity(path="/a/gain.mrc", name="gain.mrc", size=9, digest="99", mtime_ns=1)
 

@@ -17,8 +17,9 @@ from tasks import work as work_module
 from tasks.errors import NotThere, UnusableData, WrongParameter
 from tasks.parameters import DoseParameters, EraseParameters, Execution, Parameters, Pipeline
 from tasks.record import TiltSeries
+from tasks.result import Result
 from tasks.scatter import Unit
-from tasks.store import Project, Result, Series, open_store, parse_project
+from tasks.store import Project, Series, open_store, parse_project
 from tasks.work import Outcome, begin
 
 UNITS = 5

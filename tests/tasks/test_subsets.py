@@ -16,7 +16,8 @@ from tasks.parameters import (
     Pipeline,
     ReconstructParameters,
 )
-from tasks.steps import STEPS, result_key
+from tasks.result_keys import result_key
+from tasks.steps import STEPS
 from tasks.store import Series, parse_project
 from tasks.subset_use import within, within_run, within_step
 from tasks.subsets import (

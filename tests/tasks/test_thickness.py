@@ -21,7 +21,8 @@ from tasks.plots_thickness import faces, thickness_plot
 from tasks.position import Position, found
 from tasks.record import Acquisition, FileIdentity, TiltSeries
 from tasks.record import View as RecordView
-from tasks.store import Result, Series, parse_project
+from tasks.result import Result
+from tasks.store import Series, parse_project
 from tasks.thickness import thickness
 from tasks.thickness_verdict import judged, told
 

@@ -15,7 +15,8 @@ from kernels.reduce import reduce_image
 from tasks.errors import UnusableData
 from tasks.formats.imod import read_xf, write_xf
 from tasks.parameters import Execution, TransformParameters
-from tasks.store import Result, Series, parse_project
+from tasks.result import Result
+from tasks.store import Series, parse_project
 from tasks.transform import transform
 
 TWO = Execution(cluster="threads", workers=2)

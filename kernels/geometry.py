@@ -121,6 +121,21 @@ def tilt_rotations(tilt: ArrayLike, x_tilt: ArrayLike) -> Matrix:
     return np.moveaxis(np.array(np.broadcast_arrays(*entries)), 0, -1).reshape(*np.shape(c), 3, 3)
 
 
+def turned_frame(x_tilt: float, angle_offset: float, more: float) -> Matrix:
+    """Return the 3×3 matrix that takes X, Y, Z to the frame of views turned further.
+
+    Parameters
+    ----------
+    x_tilt : float
+        Of the views [degrees].
+    angle_offset, more : float
+        What is added to their tilt angles and to their x-axis tilt [degrees].
+    """
+    before = tilt_rotation(View(0.0, 0.0, x_tilt=x_tilt))
+    after = tilt_rotation(View(angle_offset, 0.0, x_tilt=x_tilt + more))
+    return np.asarray(after.T @ before, dtype=np.float64)
+
+
 def image_derivatives(
     axis: ArrayLike, magnification: ArrayLike, stretch: ArrayLike, skew: ArrayLike
 ) -> Matrix:

@@ -8,7 +8,7 @@ from math import atan2, cos, degrees, isfinite, nan, radians, sin, tan
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.geometry import View, tilt_rotation
+from kernels.geometry import View, tilt_rotation, turned_frame
 from kernels.thickness import QUANTITIES
 from tasks.result import Result
 
@@ -106,9 +106,7 @@ class Position:
         h, a, b : float
             [Å] and slopes.
         """
-        before = tilt_rotation(View(0.0, 0.0, x_tilt=x_tilt))
-        after = tilt_rotation(View(angle_offset, 0.0, x_tilt=x_tilt + more))
-        x, y, z = after.T @ before @ self.normal
+        x, y, z = turned_frame(x_tilt, angle_offset, more) @ self.normal
         return self.z_centre / z, -x / z, -y / z
 
 

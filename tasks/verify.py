@@ -213,7 +213,10 @@ def _beads_in_tomogram(series: Series, beads: _Beads, branch: str) -> float:
     shape = np.asarray(volume.shape)
     voxel, centre = about["pixel_size"], np.asarray(about["centre"])
     sign = -1 if about["parameters"]["invert"] else 1
-    places = (beads.found - centre)[:, ::-1] / voxel + shape // 2
+    record, place = series.record(branch), about["place"]
+    x_tilt = record.geometry(record.included[0]).x_tilt
+    turn = geometry.turned_frame(x_tilt, place["angle_offset"], place["x_tilt"])
+    places = (beads.found @ turn.T - centre)[:, ::-1] / voxel + shape // 2
     hits = total = 0
     for place, radius in zip(places[beads.whole], beads.radii[beads.whole] / voxel, strict=True):
         reach = int(np.ceil(radius * SEARCHED))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -181,3 +183,12 @@ def test_a_plane_along_the_beam_has_no_gradient():
         geometry.defocus_gradient(View(90.0, 0.0))
     with pytest.raises(ValueError, match="hand is 0, not"):
         geometry.defocus_gradient(View(30.0, 0.0), 0)
+
+
+@given(views, st.floats(-10, 10), st.floats(-5, 5))
+def test_points_of_the_turned_frame_appear_at_the_same_place(view, offset, more):
+    points = np.random.default_rng(0).uniform(-2000, 2000, (5, 3))
+    turned = replace(view, tilt=view.tilt + offset, x_tilt=view.x_tilt + more)
+    frame = geometry.turned_frame(view.x_tilt, offset, more)
+    seen = geometry.project(points @ frame.T, turned)
+    np.testing.assert_allclose(seen, geometry.project(points, view), atol=1e-6)

@@ -102,12 +102,12 @@ def judged(true_project: tuple[str, Truth], tmp_path: Path) -> Callable[[Change]
     """Return the function that falsifies the geometry, reconstructs, and compares."""
     project, truth = true_project
 
-    def judge(change: Change) -> dict[str, Line]:
+    def judge(change: Change, **place: float) -> dict[str, Line]:
         copy = str(shutil.copytree(project, tmp_path / "copy.zarr", dirs_exist_ok=True))
         series = parse_project(copy).series("TS_01")
         write_alignment(series, truth.series[0], change)
         parameters = ReconstructParameters(
-            alignment="coarse", binning=BINNING, thickness=2400.0, **LEVEL
+            alignment="coarse", binning=BINNING, thickness=2400.0, **{**LEVEL, **place}
         )
         reconstruct.fn(copy, "TS_01", parameters, "main", THREADS)
         return {line.what: line for line in compare(copy, truth)}
@@ -124,6 +124,14 @@ def test_the_planted_geometry_passes_every_line_about_beads(
     assert len(about_beads) == 4
     assert lines[CONSISTENT].found < 8
     assert lines[PLANTED].found < 8
+
+
+def test_beads_are_found_where_a_turned_specimen_has_them(
+    judged: Callable[..., dict[str, Line]],
+) -> None:
+    lines = judged(lambda view: {}, angle_offset=-2.5, x_tilt=1.5, z_shift=30.0)
+    assert lines[IN_TOMOGRAM].passed
+    assert lines[PLANTED].passed
 
 
 @pytest.mark.parametrize(

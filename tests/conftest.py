@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import queue
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,7 @@ def imported_tiny(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Start a server with a database of its own; heartbeats cost a second for every flow."""
     from prefect import settings
+    from prefect.events.worker import EventsWorker
     from prefect.testing.utilities import prefect_test_harness
 
     own: dict[Any, Any] = {
@@ -91,6 +94,12 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     }
     with prefect_test_harness(server_startup_timeout=500), settings.temporary_settings(own):
         yield
+        # Events that the server did not take at once are tried for seconds each, seven hundred of
+        # them in one run: nobody reads them any more.
+        for worker in EventsWorker._instances.values():
+            with suppress(queue.Empty):
+                while True:
+                    worker._queue.get_nowait()
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 Volume = NDArray[np.float32]
+PART = 1024  # numbers whose sum is exact enough in float32
+LANES = 64
 OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
@@ -62,15 +64,22 @@ def _halve(volume: Any, coarse: Any) -> None:
 @njit(fastmath={"reassoc", "contract", "nsz"}, **OPTIONS)  # type: ignore[untyped-decorator]
 def _measure(values: Any) -> tuple[float, float, float, float]:
     total, squares = 0.0, 0.0
-    low, high = values[0], values[0]
-    for start in range(0, values.size, 1024):  # sums of few numbers are exact enough in float32
-        part = values[start : start + 1024]
+    lows, highs = np.full(LANES, values[0]), np.full(LANES, values[0])
+    for start in range(0, values.size, PART):
+        part = values[start : start + PART]
         some, square = np.float32(0), np.float32(0)
-        for value in part:
-            some += value
-            square += value * value
-            low = min(low, value)
-            high = max(high, value)
+        for i in range(part.size):
+            some += part[i]
+            square += part[i] * part[i]
         total += float(some)
         squares += float(square)
-    return total, squares, low, high
+        # Extremes by lanes, in whole vectors: a single one is sought one number at a time.
+        whole = part.size // LANES * LANES
+        for first in range(0, whole, LANES):
+            for lane in range(LANES):
+                value = part[first + lane]
+                lows[lane] = value if value < lows[lane] else lows[lane]
+                highs[lane] = value if value > highs[lane] else highs[lane]
+        for value in part[whole:]:
+            lows[0], highs[0] = min(lows[0], value), max(highs[0], value)
+    return total, squares, lows.min(), highs.max()

@@ -11,23 +11,19 @@ from typing import Any
 
 import numpy as np
 import scipy.fft
-from numba import njit
-from numba.extending import register_jitable
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import map_coordinates
 
 from kernels.arrays import Array, asarray_like, is_numpy, namespace
 from kernels.fourier import Shape, bin_images, binned_shape, irfft2, rfft2
 from kernels.geometry import View, image_matrix, tilt_rotation
+from kernels.resample_cpu import AFTER, BEFORE, EDGE, sample
 
-# The quintic B-spline's polynomials in the distance: within 1, from 1 to 2, from 2 to 3. They are
-# float32, or the compiled body would work in double precision.
+# The quintic B-spline's polynomials in the distance: within 1, from 1 to 2, from 2 to 3.
 ONE = np.float32(1)
 INNER = tuple(np.float32(c) for c in (11 / 20, -1 / 2, 1 / 4, -1 / 12))
 MIDDLE = tuple(np.float32(c) for c in (17 / 40, 5 / 8, -7 / 4, 5 / 4, -3 / 8, 1 / 24))
 OUTER = np.float32(1 / 120)
-# Rounding must not put a pixel of the outermost row outside [pixels].
-EDGE = 1e-3
 NO_NODES = np.zeros((0, 0, 2), dtype=np.float32)
 
 
@@ -58,6 +54,7 @@ def resample_view(
     *,
     rows: bool = False,
     field: Field | None = None,
+    weights: Array | None = None,
 ) -> Array:
     """Resample a raw image into the aligned frame, where the tilt axis runs along y.
 
@@ -82,13 +79,16 @@ def resample_view(
         x-axis tilt they are the aligned frame's.
     field : Field, optional
         Deformation to undo.
+    weights : Array, optional
+        As of `resample`, of the reduced image.
 
     Returns
     -------
     (out ny, out nx) float32
     """
     matrix, offset = sampling(view, pixel_size, image.shape[-2:], out_shape, binning, rows=rows)
-    return resample(bin_images(image, binning), matrix, offset, out_shape, fill, field)
+    reduced = bin_images(image, binning)
+    return resample(reduced, matrix, offset, out_shape, fill, field, weights=weights)
 
 
 def row_matrix(view: View) -> NDArray[np.float64]:
@@ -149,6 +149,8 @@ def resample(
     out_shape: Shape,
     fill: float | None = None,
     field: Field | None = None,
+    *,
+    weights: Array | None = None,
 ) -> Array:
     """Interpolate an image at ``matrix @ (iy, ix) + offset`` by quintic B-splines.
 
@@ -165,6 +167,9 @@ def resample(
     fill : float, optional
         Value of pixels that fall outside of `image`; its mean by default.
     field : Field, optional
+    weights : (ny, nx // 2 + 1) float32, optional
+        Factor of the image's half spectrum, such as `dose.exposure_weights`: the spline's own
+        transforms serve it, too.
 
     Returns
     -------
@@ -194,23 +199,31 @@ def resample(
     host_matrix = np.ascontiguousarray(matrix, dtype=np.float64)
     host_offset = np.ascontiguousarray(offset, dtype=np.float64)
     outside = float(xp.mean(image)) if fill is None else float(fill)
-    coefficients = spline_coefficients(image)
+    coefficients = spline_coefficients(image, weights)
     if is_numpy(image):
         out = np.empty(out_shape, dtype=np.float32)
-        wrapped = np.pad(coefficients, ((2, 3), (2, 3)), mode="wrap")
+        wrapped = np.pad(coefficients, ((BEFORE, AFTER), (BEFORE, AFTER)), mode="wrap")
         nodes, step = (NO_NODES, 1) if field is None else (field.nodes, field.step)
-        _sample(wrapped, host_matrix, host_offset, nodes, step, np.float32(outside), out)
+        nodes = np.ascontiguousarray(nodes)
+        sample(wrapped, host_matrix, host_offset, nodes, step, np.float32(outside), out)
         return out
     return sample_reference(coefficients, host_matrix, host_offset, out_shape, outside, field)
 
 
-def spline_coefficients(image: Array) -> Array:
-    """Return the periodic quintic B-spline coefficients (ny, nx) of an image (ny, nx)."""
+def spline_coefficients(image: Array, weights: Array | None = None) -> Array:
+    """Return the periodic quintic B-spline coefficients (ny, nx) of an image (ny, nx).
+
+    `weights` are factors of its half spectrum.
+    """
     ny, nx = image.shape
     y, x = 2 * pi * scipy.fft.fftfreq(ny), 2 * pi * scipy.fft.rfftfreq(nx)
-    y, x = ((33 + 26 * np.cos(k) + np.cos(2 * k)) / 60 for k in (y, x))
-    inverse = (1 / (y[:, None] * x[None, :])).astype(np.float32)
-    return irfft2(rfft2(image) * asarray_like(inverse, image), (ny, nx))
+    y, x = ((60 / (33 + 26 * np.cos(k) + np.cos(2 * k))).astype(np.float32) for k in (y, x))
+    spectrum = rfft2(image)
+    if weights is not None:
+        spectrum *= weights
+    spectrum *= asarray_like(y[:, None], image)
+    spectrum *= asarray_like(x, image)
+    return irfft2(spectrum, (ny, nx))
 
 
 def sample_reference(
@@ -258,70 +271,22 @@ def sample_reference(
     return xp.reshape(xp.where(kept, total, outside), out_shape)
 
 
-@register_jitable(inline="always")
 def _weights(t: Any) -> tuple[Any, Any, Any, Any, Any, Any]:
     """Return the quintic B-spline at distances 2 + t, 1 + t, t, 1 − t, 2 − t, 3 − t."""
     s = ONE - t
     return (_outer(s), _middle(ONE + t), _inner(t), _inner(s), _middle(ONE + s), _outer(t))
 
 
-@register_jitable(inline="always")
 def _inner(d: Any) -> Any:
     square = d * d
     return INNER[0] + square * (INNER[1] + square * (INNER[2] + d * INNER[3]))
 
 
-@register_jitable(inline="always")
 def _middle(d: Any) -> Any:
     higher = MIDDLE[2] + d * (MIDDLE[3] + d * (MIDDLE[4] + d * MIDDLE[5]))
     return MIDDLE[0] + d * (MIDDLE[1] + d * higher)
 
 
-@register_jitable(inline="always")
 def _outer(d: Any) -> Any:
     square = d * d
     return OUTER * d * square * square
-
-
-@register_jitable(inline="always")
-def _between(nodes: Any, axis: Any, i: Any, j: Any, f: Any, g: Any) -> Any:
-    """Return one component of a displacement, linear between four nodes."""
-    low = nodes[i, j, axis] + g * (nodes[i, j + 1, axis] - nodes[i, j, axis])
-    high = nodes[i + 1, j, axis] + g * (nodes[i + 1, j + 1, axis] - nodes[i + 1, j, axis])
-    return low + f * (high - low)
-
-
-# One thread: the views of a series are spread over workers, and the loop lets others run.
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
-def _sample(
-    coefficients: Any, matrix: Any, offset: Any, nodes: Any, step: Any, fill: Any, out: Any
-) -> None:
-    ny, nx = coefficients.shape[0] - 5, coefficients.shape[1] - 5
-    for row in range(out.shape[0]):
-        i, f = row // step, row % step / step
-        for column in range(out.shape[1]):
-            v, u = float(row), float(column)
-            if nodes.size:
-                j, g = column // step, column % step / step
-                v += _between(nodes, 0, i, j, f, g)
-                u += _between(nodes, 1, i, j, f, g)
-            y = matrix[0, 0] * v + matrix[0, 1] * u + offset[0]
-            x = matrix[1, 0] * v + matrix[1, 1] * u + offset[1]
-            if not (-EDGE <= y <= ny - 1 + EDGE and -EDGE <= x <= nx - 1 + EDGE):
-                out[row, column] = fill
-                continue
-            iy, ix = int(y), int(x)
-            weights = _weights(np.float32(y - iy))
-            x0, x1, x2, x3, x4, x5 = _weights(np.float32(x - ix))
-            total = np.float32(0)
-            for k in range(6):
-                line = coefficients[iy + k]
-                total += weights[k] * (
-                    x0 * line[ix]
-                    + x1 * line[ix + 1]
-                    + x2 * line[ix + 2]
-                    + x3 * line[ix + 3]
-                    + x4 * line[ix + 4]
-                    + x5 * line[ix + 5]
-                )
-            out[row, column] = total

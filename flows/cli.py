@@ -20,6 +20,7 @@ from flows.cli_common import (
     ProjectArgument,
     SeriesOption,
     SubsetOption,
+    ThreadsOption,
     WorkersOption,
     execution_of,
     names_of,
@@ -108,6 +109,7 @@ def _add_step_command(name: str, model: type[Parameters], about: str) -> None:
         branch: BranchOption = "main",
         cluster: ClusterOption = "auto",
         workers: WorkersOption = None,
+        threads: ThreadsOption = None,
         gpus: GpusOption = None,
         memory: MemoryOption = None,
         subset: SubsetOption = None,
@@ -115,7 +117,7 @@ def _add_step_command(name: str, model: type[Parameters], about: str) -> None:
         from flows import steps
         from tasks.subset_use import within_step
 
-        execution = execution_of(cluster, workers, gpus, memory)
+        execution = execution_of(cluster, workers, threads, gpus, memory)
         names, parameters = within_step(project, names_of(series), subset, parameters, branch)
         run_flow(getattr(steps, name), project, parameters, names, branch, execution)
 
@@ -148,6 +150,7 @@ def gain(
     dark: Annotated[Path | None, typer.Option(help="dark reference: counts of each frame")] = None,
     cluster: ClusterOption = "auto",
     workers: WorkersOption = None,
+    threads: ThreadsOption = None,
     gpus: GpusOption = None,
     memory: MemoryOption = None,
 ) -> None:
@@ -161,7 +164,7 @@ def gain(
         )
     from flows.gain import check_gain, make_gain
 
-    execution = execution_of(cluster, workers, gpus, memory)
+    execution = execution_of(cluster, workers, threads, gpus, memory)
     dark_file = None if dark is None else str(dark)
     if out is not None:
         console.say(run_flow(make_gain, movies, str(out), dark_file, execution).message)
@@ -196,6 +199,7 @@ def watch(
     ] = False,
     cluster: ClusterOption = "auto",
     workers: WorkersOption = None,
+    threads: ThreadsOption = None,
     gpus: GpusOption = None,
     memory: MemoryOption = None,
 ) -> None:
@@ -208,7 +212,7 @@ def watch(
     known = not (preset or config) and parse_project(into).exists()
     before = request_before(into, branch) if known else None
     pipeline = pipeline_from(preset, config, set_, before)
-    execution = execution_of(cluster, workers, gpus, memory)
+    execution = execution_of(cluster, workers, threads, gpus, memory)
     run_flow(
         run_watch, directory, into, parameters, pipeline, branch, until, once, retry, execution
     )
@@ -234,6 +238,7 @@ def simulate(
     parameters: SimulationParameters,
     cluster: ClusterOption = "auto",
     workers: WorkersOption = None,
+    threads: ThreadsOption = None,
     gpus: GpusOption = None,
     memory: MemoryOption = None,
 ) -> None:
@@ -241,7 +246,7 @@ def simulate(
     from tasks.cluster import opened
     from tasks.simulate import simulate_dataset
 
-    with opened(execution_of(cluster, workers, gpus, memory)) as running:
+    with opened(execution_of(cluster, workers, threads, gpus, memory)) as running:
         truth = simulate_dataset(directory, parameters, running)
     console.say(f"{directory}: {', '.join(series.name for series in truth.series)}")
 
@@ -252,6 +257,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="changes everything that is random")] = 1,
     cluster: ClusterOption = "auto",
     workers: WorkersOption = None,
+    threads: ThreadsOption = None,
     gpus: GpusOption = None,
     memory: MemoryOption = None,
 ) -> None:
@@ -259,7 +265,7 @@ def demo(
     from flows.demo import Files, judge
     from flows.demo import demo as run_demo
 
-    execution = execution_of(cluster, workers, gpus, memory)
+    execution = execution_of(cluster, workers, threads, gpus, memory)
     lines = run_flow(run_demo, str(directory), seed, execution)
     rows = [
         {

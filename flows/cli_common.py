@@ -29,6 +29,9 @@ ClusterOption = Annotated[
     ),
 ]
 WorkersOption = Annotated[int | None, typer.Option(help="workers; default: one per GPU or core")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(help="threads of one worker; default: 1, or a GPU's share of cores")
+]
 GpusOption = Annotated[str | None, typer.Option(help="GPUs to use, e.g. 0,1, or none")]
 MemoryOption = Annotated[str | None, typer.Option(help="memory of one worker, e.g. 8GB")]
 
@@ -46,11 +49,15 @@ def names_of(series: str | None) -> list[str] | None:
 
 
 def execution_of(
-    cluster: str, workers: int | None, gpus: str | None, memory: str | None
+    cluster: str,
+    workers: int | None,
+    threads: int | None,
+    gpus: str | None,
+    memory: str | None,
 ) -> Execution:
     """Return how a run is executed, as the options say."""
-    values = {"cluster": cluster, "workers": workers, "gpus": gpus, "memory": memory}
-    return validated(Execution, values)
+    values = {"cluster": cluster, "workers": workers, "threads": threads, "gpus": gpus}
+    return validated(Execution, {**values, "memory": memory})
 
 
 def run_flow(flow: Callable[..., Any], *arguments: Any) -> Any:

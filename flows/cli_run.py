@@ -18,6 +18,7 @@ from flows.cli_common import (
     ProjectArgument,
     SeriesOption,
     SubsetOption,
+    ThreadsOption,
     WorkersOption,
     execution_of,
     names_of,
@@ -69,6 +70,7 @@ def run(
     dry_run: Annotated[bool, typer.Option(help="print what would run, and why")] = False,
     cluster: ClusterOption = "auto",
     workers: WorkersOption = None,
+    threads: ThreadsOption = None,
     gpus: GpusOption = None,
     memory: MemoryOption = None,
     subset: SubsetOption = None,
@@ -102,7 +104,7 @@ def run(
         for one in runs:
             _print_plan(project, one, names, dry_run)
         return
-    execution = execution_of(cluster, workers, gpus, memory)
+    execution = execution_of(cluster, workers, threads, gpus, memory)
     if whole:
         from flows.workflow import workflow
 

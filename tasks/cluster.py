@@ -52,6 +52,11 @@ def opened(execution: Execution) -> Iterator[Execution]:
     """
     _check_memory(execution.memory)
     kind = execution.cluster
+    if execution.threads is not None and kind not in ("auto", "local", "cuda"):
+        raise WrongParameter(
+            f"threads is {execution.threads}, but workers of cluster {kind!r} have what they were "
+            "started with (see deployments/README.md): leave --threads out"
+        )
     if kind == THREADS:
         yield execution
         return

@@ -79,6 +79,17 @@ def start(kind: str, execution: Execution) -> Any:
     )
 
 
+def _threads(execution: Execution, workers: int, default: int) -> int:
+    """Return how many threads each worker's kernels use: cores are never shared out twice."""
+    threads, cores = execution.threads or default, core_count()
+    if threads > 1 and threads * workers > cores:
+        raise WrongParameter(
+            f"threads is {threads} for each of {workers} workers, and this machine has {cores} "
+            f"cores: use --threads {max(1, cores // workers)} or fewer --workers"
+        )
+    return threads
+
+
 @contextmanager
 def _early(threads: str, **more: str) -> Iterator[None]:
     """Let workers have variables before they start: libraries read these when they are loaded.
@@ -105,7 +116,7 @@ def _early(threads: str, **more: str) -> Iterator[None]:
 def _local(execution: Execution) -> LocalCluster:
     cores = core_count()
     workers = execution.workers or cores
-    threads = str(max(1, cores // workers))  # cores are shared, never oversubscribed
+    threads = str(_threads(execution, workers, default=1))
     with _early(threads):
         return LocalCluster(
             n_workers=workers,
@@ -128,7 +139,8 @@ def _cuda(execution: Execution) -> Any:
             "cluster 'cuda' needs dask-cuda and CuPy: pip install '.[gpu]', or use --gpus none"
         ) from error
     gpus = len(execution.gpus.split(",")) if execution.gpus else max(1, gpu_count())
-    threads = str(max(1, core_count() // (execution.workers or gpus)))
+    workers = execution.workers or gpus
+    threads = str(_threads(execution, workers, default=max(1, core_count() // workers)))
     has_rmm = importlib.util.find_spec("rmm") is not None
     pool = {**RMM_POOL, "rmm_allocator_external_lib_list": "cupy"} if has_rmm else {}
     # dask-cuda replaces its workers' `env` by the device of each.

@@ -65,6 +65,12 @@ class Execution(Parameters):
     workers: int | None = Field(
         None, ge=1, description="number of workers; empty: one per GPU or core"
     )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="threads of one worker, started on this machine; empty: 1, or a GPU's share "
+        "of the cores",
+    )
     gpus: str | None = Field(
         None, description="GPUs to use, e.g. '0,1'; 'none' for the CPU; empty: all"
     )

@@ -14,7 +14,7 @@ from typing import Any
 import dask.config
 import pytest
 
-from tasks import cluster
+from tasks import cluster, cluster_start
 from tasks.errors import UserError, WrongParameter
 from tasks.parameters import EraseParameters, Execution
 from tasks.scatter import Unit, scatter, spread
@@ -198,13 +198,30 @@ def test_a_unit_that_kills_every_worker_is_named() -> None:
 # -- the choice of a cluster ------------------------------------------------------------------
 
 
-def test_workers_share_the_cores_without_oversubscription(workers: Execution) -> None:
-    def threads() -> dict[str, str | None]:
-        return {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "TILTFLOW_THREADS")}
+def threads() -> dict[str, str | None]:
+    return {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "TILTFLOW_THREADS")}
 
+
+def test_a_worker_takes_one_core(workers: Execution) -> None:
     (found,) = [report for _, report in scatter(threads, [Unit("a", ())], workers)]
-    share = str(max(1, cluster.core_count() // 2))
-    assert found == {"OMP_NUM_THREADS": share, "TILTFLOW_THREADS": share}
+    assert found == {"OMP_NUM_THREADS": "1", "TILTFLOW_THREADS": "1"}
+
+
+def test_a_worker_takes_the_threads_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_start, "core_count", lambda: 4)
+    with cluster.opened(Execution(cluster="local", workers=1, threads=4)) as running:
+        (found,) = [report for _, report in scatter(threads, [Unit("a", ())], running)]
+    assert found["TILTFLOW_THREADS"] == "4"
+
+
+def test_cores_are_not_shared_out_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_start, "core_count", lambda: 4)
+    wide = Execution(cluster="local", workers=2, threads=4)
+    with (
+        pytest.raises(WrongParameter, match=r"threads is 4 for each of 2 workers.*--threads 2"),
+        cluster.opened(wide),
+    ):
+        pass
 
 
 def test_workers_do_not_import_prefect(workers: Execution) -> None:
@@ -240,6 +257,7 @@ def test_the_memory_of_a_worker_is_what_the_user_says() -> None:
         ({"cluster": "cuda"}, r"needs dask-cuda and CuPy: pip install '\.\[gpu\]'"),
         ({"cluster": "local", "memory": "plenty"}, r"memory is 'plenty': write for example 8GB"),
         ({"cluster": "local", "memory": "20MB"}, r"memory is '20MB': a worker needs at least"),
+        ({"cluster": "slurm", "threads": 2}, r"threads is 2, but workers of cluster .slurm. have"),
     ],
 )
 def test_a_cluster_that_cannot_be_started_is_explained(

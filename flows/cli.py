@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,6 +50,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        console.say(f"tiltflow {version('tiltflow')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _whole(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="tell it, and end"),
+    ] = False,
+) -> None:
+    """Cryo-electron tomography: from raw movies to tomograms."""
 
 
 def main() -> None:
@@ -115,11 +132,10 @@ def _add_step_command(name: str, model: type[Parameters], about: str) -> None:
         subset: SubsetOption = None,
     ) -> None:
         from flows import steps
-        from tasks.subset_use import within_step
 
         execution = execution_of(cluster, workers, threads, gpus, memory)
-        names, parameters = within_step(project, names_of(series), subset, parameters, branch)
-        run_flow(getattr(steps, name), project, parameters, names, branch, execution)
+        chosen = project, parameters, names_of(series), branch, execution, subset
+        run_flow(getattr(steps, name), *chosen)
 
     app.command(name, help=f"{about[0].upper()}{about[1:]}.")(step_command)
 

@@ -8,7 +8,7 @@ from typing import ParamSpec
 from prefect import Flow
 
 from flows.approval import refuse_rejected
-from flows.arguments import Branch, Project, SeriesNames, run_name
+from flows.arguments import Branch, Project, SeriesNames, Subset, run_name
 from flows.session import tell_doubts
 from flows.several import at_once, busy_elsewhere, each
 from flows.tomogram import alone_on_branch, carry_out
@@ -35,6 +35,7 @@ from tasks.parameters import (
 )
 from tasks.plan import chosen_series, current_parameters
 from tasks.store import parse_project
+from tasks.subset_use import within_step
 from tasks.work import Outcome
 
 P = ParamSpec("P")
@@ -54,12 +55,14 @@ def run_step(
     series: list[str] | None,
     branch: str,
     execution: Execution,
+    subset: str | None = None,
 ) -> None:
     """Carry out one step of some or all series on what their branch has.
 
     What rests on the specimen's position has it measured before, unless it has been.
     """
     of = parse_project(project)
+    series, parameters = within_step(project, series, subset, parameters, branch)
     with cluster.opened(execution) as running:
 
         def take(name: str) -> Outcome:
@@ -88,9 +91,10 @@ def motion(
     series: SeriesNames = None,
     branch: Branch = "main",
     execution: Execution = Execution(),
+    subset: Subset = None,
 ) -> None:
     """Correct the movies for gain and motion, and sum their frames."""
-    run_step("motion", project, parameters, series, branch, execution)
+    run_step("motion", project, parameters, series, branch, execution, subset)
 
 
 @step_flow("average")
@@ -100,10 +104,11 @@ def average(
     series: SeriesNames = None,
     branch: Branch = "main",
     execution: Execution = Execution(),
+    subset: Subset = None,
 ) -> None:
     """Sum the frames of the movies as they are, in place of motion correction."""
     summed = MotionParameters(**parameters.model_dump(), align=False)
-    run_step("motion", project, summed, series, branch, execution)
+    run_step("motion", project, summed, series, branch, execution, subset)
 
 
 @step_flow("exclude")
@@ -113,9 +118,10 @@ def exclude(
     series: SeriesNames = None,
     branch: Branch = "main",
     execution: Execution = Execution(),
+    subset: Subset = None,
 ) -> None:
     """Find dark views, and leave out what the user names."""
-    run_step("exclude", project, parameters, series, branch, execution)
+    run_step("exclude", project, parameters, series, branch, execution, subset)
 
 
 @step_flow("ctf")
@@ -125,9 +131,10 @@ def ctf(
     series: SeriesNames = None,
     branch: Branch = "main",
     execution: Execution = Execution(),
+    subset: Subset = None,
 ) -> None:
     """Estimate defocus and astigmatism of every view."""
-    run_step("ctf", project, parameters, series, branch, execution)
+    run_step("ctf", project, parameters, series, branch, execution, subset)
 
 
 @step_flow("erase")
@@ -137,9 +144,10 @@ def erase(
     series: SeriesNames = None,
     branch: Branch = "main",
     execution: Execution = Execution(),
+    subset: Subset = None,
 ) -> None:
     """Erase X-ray hits and hot pixels."""
-    run_step("erase", project, parameters, series, branch, execution)
+    run_step("erase", project, parameters, series, branch, execution, subset)
 
 
 @step_flow("dose")
@@ -149,9 +157,10 @@ def dose(
     series: SeriesNames = None,
     branch: Branch = "main",
     execution: Execution = Execution(),
+    subset: Subset = None,
 ) -> None:
     """Weight the views by the dose that the specimen has seen."""
-    run_step("dose", project, parameters, series, branch, execution)
+    run_step("dose", project, parameters, series, branch, execution, subset)
 
 
 @step_flow("ctf2d")
@@ -161,9 +170,10 @@ def ctf2d(
     series: SeriesNames = None,
     branch: Branch = "main",
     execution: Execution = Execution(),
+    subset: Subset = None,
 ) -> None:
     """Correct every view for the CTF in strips along the tilt axis."""
-    run_step("ctf2d", project, parameters, series, branch, execution)
+    run_step("ctf2d", project, parameters, series, branch, execution, subset)
 
 
 @step_flow("preprocess")
@@ -173,9 +183,10 @@ def preprocess(
     series: SeriesNames = None,
     branch: Branch = "main",
     execution: Execution = Execution(),
+    subset: Subset = None,
 ) -> None:
     """Write the views binned, normalised and cropped, for other programs and for looking."""
-    run_step("preprocess", project, parameters, series, branch, execution)
+    run_step("preprocess", project, parameters, series, branch, execution, subset)
 
 
 @step_flow("coarse")
@@ -185,9 +196,10 @@ def coarse(
     series: SeriesNames = None,
     branch: Branch = "main",
     execution: Execution = Execution(),
+    subset: Subset = None,
 ) -> None:
     """Align the views by cosine-stretched cross-correlation."""
-    run_step("coarse", project, parameters, series, branch, execution)
+    run_step("coarse", project, parameters, series, branch, execution, subset)
 
 
 @step_flow("fiducials")
@@ -197,9 +209,10 @@ def fiducials(
     series: SeriesNames = None,
     branch: Branch = "main",
     execution: Execution = Execution(),
+    subset: Subset = None,
 ) -> None:
     """Find gold beads and follow them through the views."""
-    run_step("fiducials", project, parameters, series, branch, execution)
+    run_step("fiducials", project, parameters, series, branch, execution, subset)
 
 
 @step_flow("align")
@@ -209,9 +222,10 @@ def align(
     series: SeriesNames = None,
     branch: Branch = "main",
     execution: Execution = Execution(),
+    subset: Subset = None,
 ) -> None:
     """Align the views by their beads: bundle adjustment."""
-    run_step("align", project, parameters, series, branch, execution)
+    run_step("align", project, parameters, series, branch, execution, subset)
 
 
 @step_flow("markerfree")
@@ -221,9 +235,10 @@ def markerfree(
     series: SeriesNames = None,
     branch: Branch = "main",
     execution: Execution = Execution(),
+    subset: Subset = None,
 ) -> None:
     """Refine the alignment by matching projections of the specimen."""
-    run_step("markerfree", project, parameters, series, branch, execution)
+    run_step("markerfree", project, parameters, series, branch, execution, subset)
 
 
 @step_flow("transform")
@@ -233,9 +248,10 @@ def transform(
     series: SeriesNames = None,
     branch: Branch = "main",
     execution: Execution = Execution(),
+    subset: Subset = None,
 ) -> None:
     """Write the views aligned by one interpolation, for other programs and for looking."""
-    run_step("transform", project, parameters, series, branch, execution)
+    run_step("transform", project, parameters, series, branch, execution, subset)
 
 
 @step_flow("thickness")
@@ -245,9 +261,10 @@ def thickness(
     series: SeriesNames = None,
     branch: Branch = "main",
     execution: Execution = Execution(),
+    subset: Subset = None,
 ) -> None:
     """Measure thickness, height, pitch and rise of the specimen."""
-    run_step("thickness", project, parameters, series, branch, execution)
+    run_step("thickness", project, parameters, series, branch, execution, subset)
 
 
 @step_flow("reconstruct")
@@ -257,9 +274,10 @@ def reconstruct(
     series: SeriesNames = None,
     branch: Branch = "main",
     execution: Execution = Execution(),
+    subset: Subset = None,
 ) -> None:
     """Reconstruct tomograms by weighted back-projection."""
-    run_step("reconstruct", project, parameters, series, branch, execution)
+    run_step("reconstruct", project, parameters, series, branch, execution, subset)
 
 
 @step_flow("ctf3d")
@@ -269,6 +287,7 @@ def ctf3d(
     series: SeriesNames = None,
     branch: Branch = "main",
     execution: Execution = Execution(),
+    subset: Subset = None,
 ) -> None:
     """Reconstruct tomograms from views corrected for the CTF at planes of defocus."""
-    run_step("ctf3d", project, parameters, series, branch, execution)
+    run_step("ctf3d", project, parameters, series, branch, execution, subset)

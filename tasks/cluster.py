@@ -19,6 +19,7 @@ from tasks.chunks.device import Device
 from tasks.cluster_health import GPU, Slots, examine, slots
 from tasks.cluster_start import NoDevice, core_count, gpu_count, start
 from tasks.errors import WrongParameter
+from tasks.gpu_locks import alone_on, devices_of
 from tasks.parameters import Execution
 
 THREADS = "threads"
@@ -78,7 +79,10 @@ def opened(execution: Execution) -> Iterator[Execution]:
 
 @contextmanager
 def _running(kind: str, execution: Execution) -> Iterator[Execution]:
-    with start(kind, execution) as cluster:
+    with ExitStack() as stack:
+        if kind == "cuda":
+            stack.enter_context(alone_on(devices_of(execution), _warn))
+        cluster = stack.enter_context(start(kind, execution))
         running = execution.model_copy(update={"cluster": cluster.scheduler_address})
         try:
             client_of(running).wait_for_workers(1)  # jobs of a queue may start minutes later

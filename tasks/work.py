@@ -236,10 +236,12 @@ class Work:
         """
         self._check_workers(memory)
         held: dict[str, Any] = {}
+        bar = artifacts.ProgressBar(self.series.name, self.step.name)
         for unit, made in scatter(function, units, self.execution, hold=True):
             self._check_lock()
             held[unit.name] = made
             self._tell(len(held), len(units))
+            bar.show(len(held), len(units))
         return held
 
     def _check_lock(self) -> None:

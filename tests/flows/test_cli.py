@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,11 @@ def test_help_lists_every_command(tiltflow: Command) -> None:
     assert ended.code == 0
     for command in OTHER_COMMANDS | set(STEPS):
         assert re.search(rf"\b{command}\b", ended.out), command
+
+
+def test_the_version_is_that_of_the_package(tiltflow: Command) -> None:
+    ended = tiltflow("--version")
+    assert (ended.code, ended.out) == (0, f"tiltflow {version('tiltflow')}\n")
 
 
 @pytest.mark.parametrize("step", STEPS)

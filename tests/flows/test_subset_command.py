@@ -59,3 +59,18 @@ def test_a_session_as_a_flow_takes_a_subset(finished_copy: str) -> None:
     threads = Execution(cluster="threads", workers=2)
     session(finished_copy, until="exclude", execution=threads, subset="first")
     assert parse_project(finished_copy).series("TS_02").pointer("main", "motion") is None
+
+
+def test_a_step_as_a_flow_takes_a_subset(finished_copy: str) -> None:
+    from flows.steps import average
+    from tasks.parameters import Execution
+    from tasks.subsets import make_subset
+
+    make_subset(finished_copy, "first", series=["TS_01"])
+    average(finished_copy, execution=Execution(cluster="threads", workers=2), subset="first")
+    branches = [
+        parse_project(finished_copy).series(name).pointer("main", "motion")
+        for name in ("TS_01", "TS_02")
+    ]
+    assert branches[0] is not None
+    assert branches[1] is None

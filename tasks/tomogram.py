@@ -116,9 +116,10 @@ def prepare(work: Work, parameters: TomogramParameters) -> Job:
                 f"{record.name}: its images have no odd and even frames: import movies, or use "
                 "--halves views"
             )
+    weighting = Weighting.of(images) if halves is None else Weighting.of_frames(images)
     source = Source(
         *(images, halves, erased, work.image_pixel_size, box.binning, box.frame),
-        *(Weighting.of(images), parameters.logarithm, parameters.invert, turned),
+        *(weighting, parameters.logarithm, parameters.invert, turned),
     )
     held = deformation_of(work.input(parameters.alignment_step))
     heights = _heights(parameters, box, views, held[0]) if held else []

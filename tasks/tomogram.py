@@ -125,13 +125,18 @@ def prepare(work: Work, parameters: TomogramParameters) -> Job:
     heights = _heights(parameters, box, views, held[0]) if held else []
 
     def field_at(index: int, view: View, height: float) -> Field | None:
-        return field_for(held, view, index, box.frame, box.voxel, rows=turned, midplane=height)
+        return field_for(
+            *(held, view, index, box.frame, box.voxel),
+            rows=turned,
+            midplane=height,
+            solved=record.geometry(index),
+        )
 
     each = tuple(
         OneView(
             i,
             box.seen_in_frame(view),
-            field_at(i, view, 0.0),
+            field_at(i, view, box.centre[2]),
             gold_in_view(work, parameters, i),
             tuple(f for height in heights if (f := field_at(i, view, height)) is not None),
         )

@@ -28,7 +28,6 @@ from tasks.tomogram import (
 )
 from tasks.work import Outcome, begin, step_task
 
-
 # Parameters that only iterations use, and that these never use, or only for what they start from.
 OF_ITERATIONS: tuple[str, ...] = (
     "iterations",

@@ -91,7 +91,9 @@ def _solved(how: Reconstruction, rows: Array, of: Projection, placed: Any, keep:
     sign = 1.0 if given.invert else -1.0  # matter bright, which "positive" needs
     start = None
     if given.start == "wbp":
-        filtered = [wbp.filter_views(rows[i, ...], how.row_filter(i)) for i in range(len(how.views))]
+        filtered = [
+            wbp.filter_views(rows[i, ...], how.row_filter(i)) for i in range(len(how.views))
+        ]
         stacked = namespace(rows).stack(filtered)
         start = sign * backproject(stacked, of, shape, weights=how.weights)
     mask = None

@@ -50,7 +50,8 @@ def score_hands(
     wrong correction leaves them phases that differ. What the views' own shapes do to the
     correlation is the same for both hands: only the difference tells, and only where it is several
     times its error; of fields narrower than a micrometre or of coarse voxels it tells nothing.
-    `views` are their bands (`band_of`), `middle` is Z of the specimen's middle, `depths` are z′ where the views' defoci hold [Å].
+    `views` are their bands (`band_of`), `middle` is Z of the specimen's middle, `depths` are z′
+    where the views' defoci hold [Å].
 
     Returns
     -------

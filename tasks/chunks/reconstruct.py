@@ -27,6 +27,7 @@ from tasks.result import Result
 Volume = NDArray[np.float32]
 Halves = Literal["none", "frames", "views"]
 HALVES = ("odd", "even")
+KEPT = "iteration-"  # begins the names of volumes kept on the way
 # Standard deviations of the noise that the largest stored number stands for.
 RANGE = {"int16": 65.0, "int8": 6.4}
 
@@ -236,7 +237,7 @@ def _keeper(target: Result, how: Reconstruction, start: int, part: int = 0) -> A
 
 def kept_name(iteration: int) -> str:
     """Return the name of the array of a volume kept after some iterations."""
-    return f"iteration-{iteration:03d}"
+    return f"{KEPT}{iteration:03d}"
 
 
 def noise_of_rows(how: Reconstruction, start: int, stop: int, rows: Sequence[Volume]) -> float:

@@ -104,8 +104,8 @@ def export_series(
         ``out/TS_01.st``, its odd and even halves, the dose-weighted sums if there are, motion,
         ``out/TS_01_rec.mrc`` (of ctf3d ``out/TS_01_ctf3d_rec.mrc``, deconvolved ones
         ``_rec_deconv.mrc``, halves ``_rec_odd.mrc`` and ``_rec_even.mrc``, iterations that were
-        kept ``_rec_iteration-010.mrc``), central slices and projections as PNG, and what `erase`, `dose`, `ctf2d`, `preprocess` and `transform`
-        have made.
+        kept ``_rec_iteration-010.mrc``), central slices and projections as PNG, and what `erase`,
+        `dose`, `ctf2d`, `preprocess` and `transform` have made.
     out : Path
         Folder, made where it does not exist.
     say : callable, optional
@@ -271,7 +271,9 @@ def _write_tomograms(folder: Path, source: Source, say: Say, mode: int | None) -
     if source.tomogram is None:
         say(f"{name}: no tomogram on this branch: no {name}_rec.mrc")
     for tomogram, file in ((source.tomogram, "rec"), (source.corrected, "ctf3d_rec")):
-        for array, ending in ({} if tomogram is None else _arrays(tomogram)).items():
+        if tomogram is None:
+            continue
+        for array, ending in _arrays(tomogram).items():
             write_tomogram(folder / f"{name}_{file}{ending}.mrc", tomogram, array, mode)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import wbp
-from kernels.arrays import asarray_like, to_host
+from kernels.arrays import Array, asarray_like, to_host
 from kernels.backproject_planes import backproject_planes
 from kernels.ctf import Ctf
 from kernels.ctf_correct import Correction
@@ -146,20 +146,19 @@ class Correcting:
 def transform_view(source: Source, one: OneView, ctf: Ctf, how: Correcting) -> Transformed:
     """Bring a view into the aligned frame, filter its rows, and transform it."""
     row_filter, voxel = how.row_filter(), how.box.voxel
-    spectra: list[list[NDArray[np.complex64]]] = []
-    h = None
-    for layer in zip(*source.layers(one), strict=True):
-        spectra.append([])
-        for part in layer:
-            spectrum = view_spectrum(wbp.filter_views(part, row_filter), how.margin)
-            if h is None:
-                h = to_host(view_phases(how.box.frame, how.margin, ctf, voxel, spectrum))
-            if how.fine:
-                # Not before: what pads a row must not follow coefficients, whose last one is all
-                # noise.
-                spectrum = spectrum * asarray_like(how.spline(), spectrum)
-            spectra[-1].append(to_host(spectrum))
-    return h, spectra
+
+    def spectrum_of(image: Array) -> NDArray[np.complex64]:
+        spectrum = view_spectrum(wbp.filter_views(image, row_filter), how.margin)
+        if how.fine:
+            # Not before: what pads a row must not follow coefficients, whose last one is all noise.
+            spectrum = spectrum * asarray_like(how.spline(), spectrum)
+        return to_host(spectrum)
+
+    parts = source.layers(one)
+    h = view_phases(how.box.frame, how.margin, ctf, voxel, parts[0][0])
+    return to_host(h), [
+        [spectrum_of(image) for image in layer] for layer in zip(*parts, strict=True)
+    ]
 
 
 def correct_plane(

@@ -206,11 +206,8 @@ def test_halves_iterations_and_a_deconvolved_copy_are_written_each_in_its_own_sc
     run.up_to_alignment()
     result = run.reconstruct((11, 24, 20), 4, statistics={"standard deviation": 1.0})
     volumes = {}
-    for scale, (name, ending) in enumerate(
-        [("odd", "odd"), ("even", "even"), ("iteration-010", "iteration-010")]
-        + [("deconvolved", "deconv")],
-        2,
-    ):
+    endings = {"odd": "odd", "even": "even", "iteration-010": "iteration-010"}
+    for scale, (name, ending) in enumerate({**endings, "deconvolved": "deconv"}.items(), 2):
         values = np.random.default_rng(scale).normal(0, 10.0**scale, (11, 24, 20))
         result.create_array(name, values.shape, values.shape, by_units=False)[:] = values
         volumes[ending] = values

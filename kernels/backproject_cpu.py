@@ -183,7 +183,7 @@ def accumulate(
     (n_views, n_rows, columns), (nz, _, nx) = views.shape, out.shape
     x_step, z_step, offset = (np.ascontiguousarray(v, dtype=np.float64) for v in vectors)
     whole = np.floor(row_shifts).astype(np.int64)
-    part = row_shifts - whole
+    part = np.round(row_shifts - whole, 6)  # the same whatever rows the slab begins with
     reach = ROW - 1 if part.any() else ROW
     stride = row_stride(columns)
     rows = aligned_empty((n_views * stride, ROW))

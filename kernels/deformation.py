@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kernels.fourier import Shape
-from kernels.geometry import View, midplane_points, raw_from_aligned, tilt_rotation
+from kernels.geometry import View, midplane_points, raw_from_aligned, tilt_rotation, tilted
 from kernels.resample import Field, row_matrix
 
 Floats = NDArray[np.float64]
@@ -88,6 +88,7 @@ def field_of_view(
     midplane: float = 0.0,
     *,
     rows: bool = False,
+    solved: View | None = None,
 ) -> Field:
     """Return the displacement that undoes a deformation when a view is resampled.
 
@@ -109,9 +110,12 @@ def field_of_view(
     step : int
         Pixels between nodes.
     midplane : float
-        Z of the mid-plane [Å].
+        Z of the mid-plane [Å], in the frame of `view`.
     rows : bool
         As of `resample.resample_view`.
+    solved : View, optional
+        The view as the alignment has it, whose frame X, Y and D are in, where `view` is that of a
+        specimen turned since, such as a levelled one; by default `view`.
 
     Returns
     -------
@@ -126,7 +130,9 @@ def field_of_view(
     places = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     to_aligned = row_matrix(view) if rows else np.eye(2)
     points = midplane_points(raw_from_aligned(places @ to_aligned.T, view), view, midplane)
-    seen = seen_displacements(deformation, points, time, view) @ np.linalg.inv(to_aligned).T
+    solved = view if solved is None else solved
+    points = tilted(points, view) @ tilt_rotation(solved)  # turned back
+    seen = seen_displacements(deformation, points, time, solved) @ np.linalg.inv(to_aligned).T
     nodes = seen[:, ::-1].reshape(len(y), len(x), 2) / pixel_size
     return Field(nodes.astype(np.float32), step)
 

@@ -65,7 +65,7 @@ def reconstruct(
     mask : (nz or 1, ny or 1, nx or 1) float32, optional
         0 where the volume is known to be empty, else 1.
     start : (nz, ny, nx) float32, optional
-        Volume to go on from, left as it is; 0 by default.
+        Volume to go on from, left as it is and taken as 0 outside of the mask; 0 by default.
     callback : callable, optional
         Given the number of iterations done and the volume so far, which it must copy to keep.
 
@@ -95,7 +95,7 @@ def reconstruct(
     if start is None:
         volume = xp.zeros(shape, dtype=xp.float32, device=device(views))
     else:
-        volume = xp.asarray(start, copy=True)
+        volume = xp.asarray(start, copy=True) if mask is None else start * mask
     for iteration in range(1, iterations + 1):
         for part, of, per_ray, per_voxel in steps:
             difference = part - project(volume, of, part.shape[1:])

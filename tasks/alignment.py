@@ -53,6 +53,7 @@ def field_for(
     *,
     rows: bool = False,
     midplane: float = 0.0,
+    solved: View | None = None,
 ) -> Field | None:
     """Return the displacement with which view `index` is resampled, None without deformation.
 
@@ -70,13 +71,17 @@ def field_for(
         As of `kernels.resample.resample_view`.
     midplane : float
         Z of the plane whose displacement is undone [Å].
+    solved : View, optional
+        The view as the alignment has it, where `view` is of a specimen turned since.
     """
     if held is None:
         return None
     deformation, times = held
     step = max(4, min(32, min(shape) // 8))
     return field_of_view(
-        deformation, view, times[index], shape, pixel_size, step, midplane, rows=rows
+        *(deformation, view, times[index], shape, pixel_size, step, midplane),
+        rows=rows,
+        solved=solved,
     )
 
 

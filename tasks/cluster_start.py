@@ -30,6 +30,13 @@ KEEP_MEMORY = {
     "MALLOC_TOP_PAD_": "67108864",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
+# Workers spill to disk, and begin no unit, beyond what the steps plan with (`tasks.tomogram`), not
+# as soon as what they hold takes 60 %: that is memory well used.
+MEMORY_LIMITS = {
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": 0.85,
+    "distributed.worker.memory.pause": 0.9,
+}
 # What Dask holds on a device beyond this share of it goes to the host.
 DEVICE_HELD = 0.8
 # RMM's pool, where RMM is installed: its share of the device at the start, and at most. CuPy's own
@@ -117,7 +124,7 @@ def _local(execution: Execution) -> LocalCluster:
     cores = core_count()
     workers = execution.workers or cores
     threads = str(_threads(execution, workers, default=1))
-    with _early(threads):
+    with _early(threads), dask.config.set(MEMORY_LIMITS):
         return LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

@@ -7,7 +7,10 @@ makes stays in its worker's memory, cut into the rows that each slab needs and t
 which the plane crosses the box: nothing is written but the tomogram. No volume is ever added to by
 two units: a lost worker costs what it held, which is made again, and sums are the same whatever
 the number of workers. Where the rows of all planes do not fit the workers together, slabs are
-made in several passes.
+made in several passes; where the spectra of all views do not, in groups of views.
+
+Where a deformation is undone in layers of the box, each layer has views, planes and back-projection
+of its own.
 """
 
 from __future__ import annotations
@@ -24,28 +27,21 @@ from kernels.ctf_correct import Correction
 from kernels.ctf_planes import Planes, automatic_step, lay_planes, novactf_planes
 from kernels.ctf_slope import ctf_in_aligned
 from kernels.geometry import View
-from kernels.plane_images import padded_shape
 from tasks.box import angstrom
 from tasks.choice import settled_step
-from tasks.chunks.ctf3d import (
-    Correcting,
-    back_project_corrected,
-    can_score_hands,
-    correct_plane,
-    score_hands,
-    transform_view,
-)
+from tasks.chunks.ctf3d import Correcting, back_project_corrected
+from tasks.chunks.ctf3d_hands import can_score_hands, score_hands
 from tasks.chunks.reconstruct import Reconstruction
+from tasks.ctf3d_planes import Held, planned
 from tasks.ctf_provenance import CTF_CORRECTED, refuse_corrected
 from tasks.ctf_views import ctf_of_views
 from tasks.parameters import Ctf3dParameters, Execution, ReconstructParameters
 from tasks.record import TiltSeries
-from tasks.scatter import Unit, part_of, spread
-from tasks.tomogram import Job, complete, integer_step, passes, prepare, slab_name, slabs_of
+from tasks.scatter import Unit
+from tasks.tomogram import Job, complete, integer_step, passes, prepare, slab_name
 from tasks.work import Outcome, Work, begin, step_task
 
 SURE = 4.0  # standard errors by which the opposite hand must be better to be told
-LEAST_ROWS = 128  # of a slab: what back-projection takes at once
 
 
 @step_task("ctf3d")
@@ -68,81 +64,37 @@ def ctf3d(
     job = prepare(work, parameters)
     hand = _hand(work, parameters)
     how = _correcting(job, parameters, hand)
-    layout = how.layout()
-    nz, _, nx = job.box.shape
-    parts = 2 if parameters.by_frames else 1
-    wide, high = padded_shape(*job.box.frame, how.margin)
-    spectrum = wide * (high // 2 + 1) * (4 + 8 * parts)
-    spectra = spectrum * len(job.views)
+    layers = [(one, one.layout()) for one in how.in_layers(job.layers)]
+    plan = planned(job, layers)
+    held = Held(job, how.ctfs, layers, plan)
 
-    def memory(rows: int) -> int:
-        copies = 2 * parts + how.fine  # packed, and as they are read
-        return 100_000_000 + rows * 4 * (copies * layout.columns + 3 * nz * nx)
-
-    def held_views() -> list[Any]:
-        made = work.hold(
-            transform_view,
-            [
-                Unit(f"view-{one.index:03d}", (job.source, one, ctf, how))
-                for one, ctf in zip(job.each, how.ctfs, strict=True)
-            ],
-            memory=job.source.memory() + 3 * spectrum,
-        )
-        views = [made[f"view-{one.index:03d}"] for one in job.each]
-        spread(views, execution)
-        return views
-
-    def hands_of(views: list[Any]) -> Unit:
+    def hands() -> Unit:
         where = (job.place.middle, job.place.depths)
-        return Unit("hands", (views, how, hand, *where), score_hands)
+        return Unit("hands", (held.bands, how, hand, *where), score_hands)
 
-    slabs = slabs_of(job, memory, LEAST_ROWS)
     step = integer_step(job, _uncorrected(job))
     checks = parameters.check_hand and can_score_hands(job.box.voxel)
-    views: list[Any] = []
-    reports: dict[str, Any] = {slab_name(slab): work.result.unit(slab_name(slab)) for slab in slabs}
-    most = memory(max(stop - start for start, stop in slabs))
-    for together in passes(job, slabs, 4 * parts * layout.columns, most):
-        views = views or held_views()
-        planes = work.hold(
-            correct_plane,
-            [
-                Unit(
-                    f"plane-{level:+04d}",
-                    (
-                        [views[layout.images[i, 0]] for i in layout.of_plane(int(level))],
-                        [int(i) for i in layout.of_plane(int(level))],
-                        *(how, layout, together),
-                    ),
-                )
-                for level in layout.levels
-            ],
-            memory=spectra + 3 * spectrum + 100_000_000,
-        )
-        names = [f"plane-{level:+04d}" for level in layout.levels]
-        reports |= work.scatter(
-            back_project_corrected,
-            ([hands_of(views)] if checks else [])  # beside the slabs: it is one unit
-            + [
-                Unit(
-                    slab_name(slab),
-                    (
-                        *(work.result, how, layout, *slab),
-                        *([part_of(planes[name], i, execution) for name in names], step),
-                    ),
-                )
-                for i, slab in enumerate(together)
-            ],
-            memory=max(most, spectra + 200_000_000),
-        )
-        del planes
+    reports: dict[str, Any] = {
+        slab_name(slab): work.result.unit(slab_name(slab)) for slab in plan.slabs
+    }
+    for together in passes(job, plan.slabs, plan.row, plan.beside):
+        packed = held.planes(together, checks)
+        units = [hands()] if checks else []  # beside the slabs: it is one unit
+        units += [
+            Unit(slab_name(slab), (work.result, layers, *slab, rows, step))
+            for slab, rows in zip(together, packed, strict=True)
+        ]
+        del packed
+        reports |= work.scatter(back_project_corrected, units, plan.slab)
+        del units
     reports.pop("hands", None)
     scores: dict[str, float] = {}
     if checks and not (scores := work.result.unit("hands") or {}):  # killed when slabs were done
-        unit = hands_of(views or held_views())
-        scores = work.scatter(score_hands, [unit], spectra + 200_000_000)["hands"]
+        held.make_bands()
+        scores = work.scatter(score_hands, [hands()], plan.slab)["hands"]
+    levels = {int(level) for _, layout in layers for level in layout.levels}
     row = {
-        "planes": len(layout.levels),
+        "planes": len(levels),
         "step [Å]": how.planes.step,
         "correction": how.correction.mode,
         "hand": hand,
@@ -245,4 +197,4 @@ def _uncorrected(job: Job) -> Reconstruction:
     given = job.parameters
     fields = set(type(given).model_fields) & set(ReconstructParameters.model_fields)
     parameters = ReconstructParameters(**{name: getattr(given, name) for name in fields})
-    return Reconstruction(job.views, job.box, job.turned, parameters)
+    return Reconstruction(job.views, job.box, job.turned, parameters, job.layers)

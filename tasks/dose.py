@@ -29,7 +29,7 @@ def dose(
 
     By default the images stay as they are, and alignment and reconstruction weight them as they
     read them (attribute ``weighting``). Written out they are ``dose_weighted`` and nothing weights
-    them again; nor what was weighted before the import.
+    them again, but for half sums of frames; nor what was weighted before the import.
     """
     work = begin("dose", project, series, parameters, branch, execution)
     if work.done:
@@ -43,11 +43,12 @@ def dose(
         extra = {**stands_for, "dose_weighted": False}
         return work.finish("views left unweighted", extra=extra)
     weighting = _weighting(record, parameters)
+    # Whatever the images have, half sums of frames do not have it.
+    extra = {"dose_weighted": parameters.write, "weighting": asdict(weighting)}
     if parameters.write:
         _write(work, weighting)
-        extra = {"dose_weighted": True}
     else:
-        extra = {**stands_for, "dose_weighted": False, "weighting": asdict(weighting)}
+        extra |= stands_for
     return work.finish(
         f"{len(record.views)} views {'' if parameters.write else 'to be '}weighted, "
         f"up to {max(weighting.exposures):.0f} e/Å²",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tasks.chunks.deconvolve import DECONVOLVED
+from tasks.chunks.reconstruct import HALVES, KEPT
 from tasks.errors import NotThere, WrongParameter
 from tasks.export_aretomo import write_aretomo
 from tasks.export_ctf import write_defoci
@@ -19,6 +20,7 @@ from tasks.export_fiducials import write_beads
 from tasks.export_imod import Say, turned_by, write_angles, write_reconstruction
 from tasks.export_motion import write_motion
 from tasks.export_novactf import write_planes
+from tasks.export_pictures import write_pictures
 from tasks.export_stacks import write_prepared, write_stacks
 from tasks.export_volume import checked_mode, each_slice, write_tomogram
 from tasks.formats.mrc import write_stack
@@ -101,8 +103,9 @@ def export_series(
         files of imod, and ``defocus_file_k`` of each plane that novaCTF has. mrc:
         ``out/TS_01.st``, its odd and even halves, the dose-weighted sums if there are, motion,
         ``out/TS_01_rec.mrc`` (of ctf3d ``out/TS_01_ctf3d_rec.mrc``, deconvolved ones
-        ``_rec_deconv.mrc``), and what `erase`, `dose`, `ctf2d`, `preprocess` and `transform`
-        have made.
+        ``_rec_deconv.mrc``, halves ``_rec_odd.mrc`` and ``_rec_even.mrc``, iterations that were
+        kept ``_rec_iteration-010.mrc``), central slices and projections as PNG, and what `erase`,
+        `dose`, `ctf2d`, `preprocess` and `transform` have made.
     out : Path
         Folder, made where it does not exist.
     say : callable, optional
@@ -139,6 +142,7 @@ def export_series(
             write_prepared(folder, source.record, erased, weighted, source.pixel_size)
             write_stacks(folder, of, branch, say)
             _write_tomograms(folder, source, say, mode)
+            _write_pictures(folder, source)
             files = _names(folder)
         return [out / name for name in files]
     with _placed(out, out / series, series) as folder:
@@ -269,6 +273,19 @@ def _write_tomograms(folder: Path, source: Source, say: Say, mode: int | None) -
     for tomogram, file in ((source.tomogram, "rec"), (source.corrected, "ctf3d_rec")):
         if tomogram is None:
             continue
-        write_tomogram(folder / f"{name}_{file}.mrc", tomogram, mode=mode)
-        if DECONVOLVED in tomogram.group():
-            write_tomogram(folder / f"{name}_{file}_deconv.mrc", tomogram, DECONVOLVED, mode)
+        for array, ending in _arrays(tomogram).items():
+            write_tomogram(folder / f"{name}_{file}{ending}.mrc", tomogram, array, mode)
+
+
+def _arrays(tomogram: Result) -> dict[str, str]:
+    """Return array → ending of its file, of all volumes of a tomogram's full size."""
+    names = sorted(name for name, _ in tomogram.group().arrays())
+    endings = {"0": "", DECONVOLVED: "_deconv", **{half: f"_{half}" for half in HALVES}}
+    kept = {name: f"_{name}" for name in names if name.startswith(KEPT)}
+    return {name: ending for name, ending in (endings | kept).items() if name in names}
+
+
+def _write_pictures(folder: Path, source: Source) -> None:
+    for tomogram, file in ((source.tomogram, "rec"), (source.corrected, "ctf3d_rec")):
+        if tomogram is not None:
+            write_pictures(folder, f"{source.series.name}_{file}", tomogram)

@@ -30,7 +30,7 @@ def write_tomogram(path: Path, tomogram: Result, name: str = "0", mode: int | No
     """Write an array of a tomogram.
 
     The header's origin is where voxel (0, 0, 0) lies in the specimen's frame. Integers are
-    multiples of a number that a label of the header tells, scaled by the tomogram's noise.
+    multiples of a number that a label of the header tells, scaled by the array's own noise.
 
     Parameters
     ----------
@@ -51,7 +51,9 @@ def write_tomogram(path: Path, tomogram: Result, name: str = "0", mode: int | No
     held = float(about["integer_step"]) if volume.dtype.kind == "i" else None
     slices, step = each_slice(volume), held
     if mode is not None and np.dtype(TYPES[mode]) != volume.dtype:
-        deviation = float(about.get("statistics", {}).get("standard deviation", 0.0))
+        # Statistics are those of level 0: halves have more noise, deconvolved voxels another scale.
+        told = about.get("statistics", {}) if name == "0" else {}
+        deviation = float(told.get("standard deviation", 0.0))
         step = step_for(TYPES[mode], deviation or _deviation(volume, held))
         slices = _converted(slices, TYPES[mode], held, step)
     code = mode if mode is not None else None if held else FLOAT32

@@ -102,23 +102,25 @@ def picture(image: Image, pixel_size: float, title: str, alt: str) -> Picture:
     title, alt : str
         Under it, and for those who cannot see it.
     """
-    small = shrunk(image, PICTURE_WIDTH)
-    low, high = np.percentile(small, PERCENTILES)
-    buffer = BytesIO()
-    matplotlib.image.imsave(
-        buffer,
-        small,
-        vmin=low,
-        vmax=max(high, low + 1e-6),
-        cmap="gray",
-        origin="lower",
-        format="jpeg",
-        pil_kwargs={"quality": 82},
-    )
+    jpeg = _grey(shrunk(image, PICTURE_WIDTH), format="jpeg", pil_kwargs={"quality": 82})
     width = image.shape[1] * pixel_size / 10
     length = scale_bar(width)
     text = f"{length:g} nm" if length < 1000 else f"{length / 1000:g} µm"
-    return Picture(_uri(buffer, "image/jpeg"), title, alt, 100 * length / width, text)
+    return Picture(_uri(jpeg, "image/jpeg"), title, alt, 100 * length / width, text)
+
+
+def png(image: Image) -> bytes:
+    """Return an image (y, x) as a grey-scale PNG, first row at the bottom."""
+    return _grey(image, format="png").getvalue()
+
+
+def _grey(image: Image, **how: Any) -> BytesIO:
+    low, high = np.percentile(image, PERCENTILES)
+    buffer = BytesIO()
+    matplotlib.image.imsave(
+        buffer, image, vmin=low, vmax=max(high, low + 1e-6), cmap="gray", origin="lower", **how
+    )
+    return buffer
 
 
 def shrunk(image: Image, widest: int) -> Image:

@@ -28,6 +28,19 @@ from tasks.tomogram import (
 )
 from tasks.work import Outcome, begin, step_task
 
+# Parameters that only iterations use, and that these never use, or only for what they start from.
+OF_ITERATIONS: tuple[str, ...] = (
+    "iterations",
+    "subsets",
+    "relaxation",
+    "positive",
+    "mask",
+    "start",
+    "keep_every",
+)
+OF_BACK_PROJECTION: tuple[str, ...] = ("interpolation",)
+FILTERS = ("weighting", "sirt_like_iterations", "radial_cutoff", "radial_falloff")
+
 
 @step_task("reconstruct")
 def reconstruct(
@@ -52,10 +65,9 @@ def reconstruct(
     job = prepare(work, parameters)
     how = Reconstruction(job.views, job.box, job.turned, parameters, job.layers)
     _make_kept(job, how)
-    memory = partial(slab_memory, job, parameters)
+    memory = partial(slab_memory, job, how)
     slabs = slabs_of(job, memory, 1)
-    frames = 2 if parameters.by_frames else 1
-    held_row = 4 * len(job.views) * job.box.frame[1] * frames * how.layers
+    held_row = 4 * len(job.views) * job.box.frame[1] * _parts(how) * how.layers
     step = integer_step(job, how)
     reports: dict[str, Any] = {slab_name(slab): work.result.unit(slab_name(slab)) for slab in slabs}
     most = memory(max(stop - start for start, stop in slabs))
@@ -66,25 +78,25 @@ def reconstruct(
                 Unit(f"view-{one.index:03d}", (job.source, one, place, how, together))
                 for place, one in enumerate(job.each)
             ],
-            memory=job.source.memory(how.layers),
+            memory=job.source.memory((1 + how.filters_halves) * how.layers),
         )
         views = [held.pop(f"view-{one.index:03d}") for one in job.each]
-        reports |= work.scatter(
-            back_project_slab,
-            [
-                Unit(
-                    slab_name(slab),
-                    (
-                        *(work.result, how, *slab),
-                        *([part_of(view, i, execution) for view in views], step),
-                    ),
-                )
-                for i, slab in enumerate(together)
-            ],
-            memory=most,
-        )
-        del views
+        units = [
+            Unit(
+                slab_name(slab),
+                (
+                    *(work.result, how, *slab),
+                    *([part_of(view, i, execution) for view in views], step),
+                ),
+            )
+            for i, slab in enumerate(together)
+        ]
+        del views  # or their rows count twice, whole and as parts
+        reports |= work.scatter(back_project_slab, units, memory=most)
+        del units
     name = {"wbp": "", "sirt": ", SIRT", "sart": ", SART"}[parameters.method]
+    if unused := without_effect(parameters):
+        name += f" ({', '.join(unused)} without effect)"
     corrected = already_corrected(job.source.images)
     if corrected:
         name += f", corrected for the CTF by {corrected.get('by', parameters.images)}"
@@ -92,29 +104,48 @@ def reconstruct(
     return complete(job, reports, name, step, extra, {"method": parameters.method})
 
 
-def slab_memory(job: Job, parameters: ReconstructParameters, rows: int) -> int:
+def without_effect(parameters: ReconstructParameters) -> list[str]:
+    """Return the options that were given, but have no effect on the method that was chosen."""
+    unused = OF_ITERATIONS
+    if parameters.method != "wbp":
+        unused = OF_BACK_PROJECTION if parameters.start == "wbp" else OF_BACK_PROJECTION + FILTERS
+        unused += ("subsets",) if parameters.method == "sirt" else ()
+    fields = type(parameters).model_fields
+    given = [name for name in unused if getattr(parameters, name) != fields[name].default]
+    return [f"--{name.replace('_', '-')}" for name in given]
+
+
+def _parts(how: Reconstruction) -> int:
+    """Return how many copies of a view's rows are held: of halves of frames, or filtered twice."""
+    return 2 if how.parameters.by_frames or how.filters_halves else 1
+
+
+def slab_memory(job: Job, how: Reconstruction, rows: int) -> int:
     """Return the most memory that a slab of `rows` rows takes, without the rows of views [bytes].
 
     Those that it is made of are held by the workers; here are the copies in one array. What
     bringing the views into the aligned frame took stays with the worker, too: the rows that are
     held lie between its holes, which are too small for a volume.
     """
-    nz, _, nx = job.box.shape
-    iterates = parameters.method != "wbp"
-    volumes = (6 if iterates else 1) * (1 if parameters.halves == "none" else 3)
-    parts = 2 if parameters.by_frames else 1
-    copies = 2 * parts if iterates else parts * job.layers
-    if not iterates and parameters.interpolation == "spline":
+    nz, ny, nx = job.box.shape
+    finished = 1 if how.parameters.halves == "none" else 3
+    copies = 2 * _parts(how) if how.iterates else _parts(how) * job.layers
+    if how.fine:
         copies += 2  # one part of one layer, sampled twice as finely
-    taken = copies * len(job.views) * job.box.frame[1]
-    made = 4 * rows * (taken + volumes * nz * nx) + writing_memory(job, rows)
+    if how.parameters.halves == "views":
+        copies += 1  # of every other view
+    first, last = how.rows(ny // 2, ny // 2)
+    needed = rows + last - first  # with x-axis tilt further rows are read, and solved for
+    volumes = finished * rows + (5 * needed if how.iterates else 0)
+    taken = needed * copies * len(job.views) * job.box.frame[1]
+    made = 4 * (taken + volumes * nz * nx) + writing_memory(job, rows)
     return job.source.memory(job.layers) + made
 
 
 def _make_kept(job: Job, how: Reconstruction) -> None:
     """Make the arrays of volumes that are kept on the way."""
     every = how.parameters.keep_every
-    if every is None or not how.iterates or how.parameters.halves != "none":
+    if every is None or not how.iterates:
         return
     for iteration in range(every, how.parameters.iterations + 1, every):
         create_bricks(job.work, kept_name(iteration), job.box.shape, "float32")

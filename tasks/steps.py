@@ -121,7 +121,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "dose",
-            version=2,
+            version=3,
             reads=(
                 "views.prior_dose",
                 "views.dose",
@@ -233,7 +233,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "reconstruct",
-            version=4,
+            version=5,
             reads=("views.tilt_angle", "acquisition.pixel_size"),
             also={
                 "deconvolve": (
@@ -255,7 +255,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "ctf3d",
-            version=2,
+            version=3,
             reads=(
                 "views.tilt_angle",
                 "views.order",

@@ -44,8 +44,8 @@ SAMPLE = 8  # rows in the middle from which integers get their scale
 # of views are kept once for each layer.
 ALIKE, MOST_LAYERS = 0.2, 8
 HELD = 0.4  # of all workers' memory that rows of views, between two steps, may take
-# Of a worker's memory that a slab and the rows held beside it may take: Dask lets no unit begin
-# above 80 %, and ends a worker at 95 %.
+# Of a worker's memory that a slab and the rows held beside it may take: above it workers spill what
+# they hold to disk, and at 95 % Dask ends them (`tasks.cluster_start`).
 FILLED = 0.78
 
 
@@ -78,6 +78,14 @@ class Job:
     turned: bool
     deformed: bool
     levels: tuple[tuple[int, ...], ...]
+
+    @property
+    def undone(self) -> str:
+        """What is said of the local deformation."""
+        if not self.deformed:
+            return ""
+        by_layers = any(one.layers for one in self.each)
+        return ", local deformation undone" + ("" if by_layers else " as of the middle plane")
 
     @property
     def layers(self) -> int:
@@ -116,21 +124,27 @@ def prepare(work: Work, parameters: TomogramParameters) -> Job:
                 f"{record.name}: its images have no odd and even frames: import movies, or use "
                 "--halves views"
             )
+    weighting = Weighting.of(images) if halves is None else Weighting.of_frames(images)
     source = Source(
         *(images, halves, erased, work.image_pixel_size, box.binning, box.frame),
-        *(Weighting.of(images), parameters.logarithm, parameters.invert, turned),
+        *(weighting, parameters.logarithm, parameters.invert, turned),
     )
     held = deformation_of(work.input(parameters.alignment_step))
     heights = _heights(parameters, box, views, held[0]) if held else []
 
     def field_at(index: int, view: View, height: float) -> Field | None:
-        return field_for(held, view, index, box.frame, box.voxel, rows=turned, midplane=height)
+        return field_for(
+            *(held, view, index, box.frame, box.voxel),
+            rows=turned,
+            midplane=height,
+            solved=record.geometry(index),
+        )
 
     each = tuple(
         OneView(
             i,
             box.seen_in_frame(view),
-            field_at(i, view, 0.0),
+            field_at(i, view, box.centre[2]),
             gold_in_view(work, parameters, i),
             tuple(f for height in heights if (f := field_at(i, view, height)) is not None),
         )
@@ -154,7 +168,7 @@ def _heights(
     parameters: TomogramParameters, box: Box, views: Sequence[View], deformation: Deformation
 ) -> list[float]:
     """Return Z [Å] of the middle of each layer that is made with a field of its own."""
-    if getattr(parameters, "method", "") != "wbp":
+    if getattr(parameters, "method", "wbp") != "wbp":
         return []
     nz = box.shape[0]
     alike = depth_alike(deformation, views, ALIKE * box.voxel)
@@ -234,22 +248,27 @@ def slabs_of(job: Job, memory: Callable[[int], int], least: int) -> list[tuple[i
     return blocks(ny, min(rows, ny))
 
 
+def room(job: Job, beside: int) -> float:
+    """Return how many bytes all workers together may hold, each having room for `beside` more."""
+    execution = job.work.execution
+    memory, workers = cluster.worker_memory(execution), cluster.worker_count(execution)
+    return workers * min(HELD * memory, FILLED * memory - beside)
+
+
 def passes(
-    job: Job, slabs: Sequence[tuple[int, int]], bytes_per_row: int, slab_memory: int
+    job: Job, slabs: Sequence[tuple[int, int]], bytes_per_row: int, beside: int
 ) -> Iterator[list[tuple[int, int]]]:
     """Yield the slabs still to be made, as many at once as the workers hold the rows for.
 
-    Each worker has room for a slab of `slab_memory` bytes beside them.
+    Each worker has room for `beside` bytes beside them.
     """
-    execution = job.work.execution
-    memory, workers = cluster.worker_memory(execution), cluster.worker_count(execution)
-    room = workers * min(HELD * memory, FILLED * memory - slab_memory)
+    space = room(job, beside)
     together: list[tuple[int, int]] = []
     for slab in slabs:
         if job.work.result.unit(slab_name(slab)) is not None:
             continue
         rows = sum(stop - start for start, stop in (*together, slab))
-        if together and rows * bytes_per_row > room:
+        if together and rows * bytes_per_row > space:
             yield together
             together = []
         together.append(slab)
@@ -305,7 +324,7 @@ def complete(
     crossing = curve.get("resolution")
     return work.finish(
         f"{nx}×{ny}×{nz} voxels of {box.voxel:.2f} Å from {len(job.views)} views{made}"
-        + (", local deformation undone" if job.deformed else "")
+        + job.undone
         + job.place.said
         + (f", halves agree to {crossing:.1f} Å" if crossing else ""),
         table=[

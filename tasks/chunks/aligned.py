@@ -55,7 +55,7 @@ class Source:
     binning : int
     frame : (rows, columns)
     weighting : Weighting or None
-        By dose, unless the images have it.
+        By dose, unless what is read has it.
     logarithm, invert : bool
     turned : bool
         Whether rows are those of a specimen with x-axis tilt.

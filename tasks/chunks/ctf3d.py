@@ -1,21 +1,21 @@
-"""3-D CTF correction of one part: a view's spectrum, a plane of all views, a slab of the box."""
+"""3-D CTF correction of one part: a view's spectrum, a plane of many views, a slab of the box."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from kernels import wbp
-from kernels.arrays import asarray_like, to_host
+from kernels.arrays import Array, asarray_like, to_host
 from kernels.backproject_planes import backproject_planes
 from kernels.ctf import Ctf
 from kernels.ctf_correct import Correction
-from kernels.ctf_planes import Planes, lay_planes
+from kernels.ctf_planes import Planes
 from kernels.fine_rows import REACH, spline_filter
 from kernels.geometry import View
 from kernels.plane_images import (
@@ -30,17 +30,16 @@ from kernels.plane_images import (
 from tasks.box import Box
 from tasks.chunks.aligned import OneView, Source
 from tasks.chunks.device import on_device
-from tasks.chunks.reconstruct import write_slab
+from tasks.chunks.reconstruct import edges_of, write_slab
 from tasks.parameters.tomogram import Ctf3dParameters
 from tasks.result import Result
 
 Volume = NDArray[np.float32]
-# Phases of the CTF of a view, and its spectrum or those of its halves.
-Transformed = tuple[NDArray[np.float32], list[NDArray[np.complex64]]]
-BAND = 64  # rows in the middle on which hands are compared
-COARSE, FINE = 1 / 50, 0.45  # frequencies at which they are [1/Å, cycles per voxel]
-PARTS = 8  # of the band, whose scatter tells the error
-CHECK_DEPTH = 200.0  # Å that the comparison is deep: then even and odd views overlap in k
+# Phases of the CTF of a view, and for each layer of the box its spectrum, or those of its halves.
+Transformed = tuple[NDArray[np.float32], list[list[NDArray[np.complex64]]]]
+# Rows of views that back-projection takes at once: with x-axis tilt levels of planes are those of
+# the middle of the rows that these make.
+AT_ONCE, LEAST_BLOCK = 127, 32
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,42 @@ class Correcting:
     weights: tuple[float, ...]
     margin: int
     parameters: Ctf3dParameters
+
+    @property
+    def parts(self) -> int:
+        """How many images there are of a view: itself, or its halves of frames."""
+        return 2 if self.parameters.by_frames else 1
+
+    def in_layers(self, layers: int) -> list[Correcting]:
+        """Return how each layer of the box is made, of views in which its own place is undone."""
+        if layers == 1:
+            return [self]
+        made, (nz, ny, nx), (x, y, middle) = [], self.box.shape, self.box.centre
+        for z, after in pairwise(edges_of(nz, layers)):
+            up = self.box.voxel * (z + (after - z) // 2 - nz // 2)
+            box = replace(self.box, shape=(after - z, ny, nx), centre=(x, y, middle + up))
+            planes = replace(self.planes, offset=self.planes.offset + z * self.planes.z)
+            made.append(replace(self, box=box, planes=planes))
+        return made
+
+    def alike(self, start: int, stop: int) -> list[tuple[int, int, float]]:
+        """Return parts [start, stop) of rows of the box, and the row whose levels each takes.
+
+        Without x-axis tilt all rows have the same. Else parts are counted from the box's first
+        row, so that no voxel depends on the slab that it is made in.
+        """
+        if not self.turned:
+            return [(start, stop, self.box.first_row + (stop - start - 1) / 2)]
+        first, last = self.box.projection(self.views, True).rows_needed(
+            0, 0, np.arange(self.box.shape[0])
+        )
+        block, ny = max(LEAST_BLOCK, AT_ONCE - (last - first)), self.box.shape[1]
+        parts = []
+        for b in range(start - start % block, stop, block):
+            end = min(b + block, ny)
+            middle = self.box.first_row + (b + end - 1) / 2
+            parts.append((max(b, start), min(end, stop), middle))
+        return parts
 
     def layout(self) -> Layout:
         """Return which columns of which images are needed."""
@@ -111,14 +146,19 @@ class Correcting:
 def transform_view(source: Source, one: OneView, ctf: Ctf, how: Correcting) -> Transformed:
     """Bring a view into the aligned frame, filter its rows, and transform it."""
     row_filter, voxel = how.row_filter(), how.box.voxel
-    filtered = [wbp.filter_views(part, row_filter) for part in source.aligned(one)]
-    spectra = [view_spectrum(part, how.margin) for part in filtered]
-    h = view_phases(how.box.frame, how.margin, ctf, voxel, spectra[0])
-    if how.fine:
-        # Not before: what pads a row must not follow coefficients, whose last one is all noise.
-        factor = asarray_like(how.spline(), spectra[0])
-        spectra = [spectrum * factor for spectrum in spectra]
-    return to_host(h), [to_host(spectrum) for spectrum in spectra]
+
+    def spectrum_of(image: Array) -> NDArray[np.complex64]:
+        spectrum = view_spectrum(wbp.filter_views(image, row_filter), how.margin)
+        if how.fine:
+            # Not before: what pads a row must not follow coefficients, whose last one is all noise.
+            spectrum = spectrum * asarray_like(how.spline(), spectrum)
+        return to_host(spectrum)
+
+    parts = source.layers(one)
+    h = view_phases(how.box.frame, how.margin, ctf, voxel, parts[0][0])
+    return to_host(h), [
+        [spectrum_of(image) for image in layer] for layer in zip(*parts, strict=True)
+    ]
 
 
 def correct_plane(
@@ -126,18 +166,21 @@ def correct_plane(
     images: Sequence[int],
     how: Correcting,
     layout: Layout,
+    layer: int,
     slabs: Sequence[tuple[int, int]],
 ) -> tuple[Volume, ...]:
-    """Correct all views at one plane; return the rows that each slab needs.
+    """Correct views at one plane; return the rows that each slab needs.
 
     Parameters
     ----------
     transformed : sequence
-        Of the views that have the plane.
+        Of views that have the plane.
     images : sequence of int
         Of the layout, one for each of them.
     how : Correcting
     layout : Layout
+        Both of a layer of the box.
+    layer : int
     slabs : sequence of (start, stop)
         Rows of the box.
 
@@ -145,16 +188,15 @@ def correct_plane(
     -------
     tuple of (parts, columns kept, rows) float32
     """
-    parts = len(transformed[0][1]) if transformed else 1
     ranges = [how.rows(*slab) for slab in slabs]
     kept = int(layout.count[list(images)].sum())
-    out = [np.empty((parts, kept, last - first), dtype=np.float32) for first, last in ranges]
+    out = [np.empty((how.parts, kept, last - first), np.float32) for first, last in ranges]
     at = 0
     for (h, spectra), i in zip(transformed, images, strict=True):
         view, level = (int(n) for n in layout.images[i])
         columns = (int(layout.first[i]), int(layout.count[i]))
         phases = on_device(h)
-        for part, spectrum in enumerate(spectra):
+        for part, spectrum in enumerate(spectra[layer]):
             image = to_host(
                 corrected_columns(
                     *(on_device(spectrum), phases, how.box.frame, how.margin, how.ctfs[view]),
@@ -169,168 +211,83 @@ def correct_plane(
 
 def back_project_corrected(
     target: Result,
-    how: Correcting,
-    layout: Layout,
+    layers: Sequence[tuple[Correcting, Layout]],
     start: int,
     stop: int,
     packed: Sequence[Volume],
     step: float | None,
 ) -> dict[str, Any]:
-    """Back-project rows `start` to `stop` from the planes' rows; write level 0 and the halves."""
-    halves = how.parameters.halves
+    """Back-project rows `start` to `stop` from the planes' rows; write level 0 and the halves.
+
+    `packed` are those of `correct_plane`: for each layer all planes, each of one group of views
+    after another.
+    """
+    how = layers[0][0]
     weights = np.asarray(how.weights)
-    if halves == "views":
+    if how.parameters.halves == "views":
         odd = np.arange(len(weights)) % 2 == 0
-        volumes = [
-            _slab(how, layout, start, stop, packed, 0, 2 * weights * chosen)
-            for chosen in (odd, ~odd)
-        ]
+        asked = [(0, 2 * weights * chosen) for chosen in (odd, ~odd)]
     else:
-        parts = packed[0].shape[0]
-        volumes = [_slab(how, layout, start, stop, packed, part, weights) for part in range(parts)]
-    if halves == "none":
+        asked = [(part, weights) for part in range(how.parts)]
+    of_layers = _by_planes(layers, packed)
+    volumes = []
+    for part, factors in asked:
+        made = [
+            slab(how, layout, start, stop, [plane[part] for plane in planes], factors)
+            for (how, layout), planes in zip(layers, of_layers, strict=True)
+        ]
+        volumes.append(made[0] if len(made) == 1 else np.concatenate(made))
+    if len(volumes) == 1:
         return write_slab(target, start, stop, volumes[0], (), step)
     whole = (volumes[0] + volumes[1]) * np.float32(0.5)
     return write_slab(target, start, stop, whole, volumes, step)
 
 
-def _slab(
+def _by_planes(
+    layers: Sequence[tuple[Correcting, Layout]], packed: Sequence[Volume]
+) -> list[list[Volume]]:
+    """Return the planes of each layer, each of all views."""
+    counts = [len(layout.levels) for _, layout in layers]
+    groups = len(packed) // sum(counts)
+    whole = [
+        packed[i] if groups == 1 else np.concatenate(packed[i : i + groups], axis=1)
+        for i in range(0, len(packed), groups)
+    ]
+    ends = np.cumsum([0, *counts]).tolist()
+    return [whole[first:last] for first, last in pairwise(ends)]
+
+
+def slab(
     how: Correcting,
     layout: Layout,
     start: int,
     stop: int,
-    packed: Sequence[Volume],
-    part: int,
+    planes: Sequence[Volume],
     weights: NDArray[np.float64],
 ) -> Volume:
-    nz, _, nx = how.box.shape
-    projection = how.box.projection(how.views, how.turned)
-    low, first = start + how.box.first_row, how.rows(start, stop)[0]
-    projection = projection.of_rows(low, first) if how.turned else projection
-    return to_host(
-        backproject_planes(
-            [on_device(plane[part]) for plane in packed],
-            layout,
-            how.box.frame[1],
-            projection,
-            how.planes,
-            (nz, stop - start, nx),
-            y_middle=low + (stop - start - 1) / 2,
-            weights=weights,
-            fine=how.fine,
-        )
-    )
+    """Return rows `start` to `stop` of a layer (nz, rows, nx) from the rows that they need.
 
-
-def can_score_hands(voxel: float) -> bool:
-    """Tell whether voxels of that size [Å] hold any frequency at which hands are compared."""
-    return FINE / voxel > 1.1 * COARSE
-
-
-def score_hands(
-    transformed: Sequence[Transformed],
-    how: Correcting,
-    hand: int,
-    middle: float,
-    depths: Sequence[float],
-) -> dict[str, float]:
-    """Return how well odd and even views agree off the tilt axis, by the hand used.
-
-    In a thin sheet at the specimen's middle, a band of rows long, in its outer thirds, at planes
-    four times as far apart as in the tomogram, between 1/50 Å and 0.9 of Nyquist: the correlation
-    of a tomogram of the odd views with one of the even. Odd and even views share no noise; a
-    wrong correction leaves them phases that differ. What the views' own shapes do to the
-    correlation is the same for both hands: only the difference tells, and only where it is several
-    times its error; of fields narrower than a micrometre or of coarse voxels it tells nothing.
-    `middle` is Z of the specimen's middle, `depths` are z′ where the views' defoci hold [Å].
-
-    Returns
-    -------
-    dict
-        'as used', 'opposite', 'none' → correlation; 'error' → standard error of the difference of
-        the first two, from parts of the band.
+    `planes` are (columns kept, rows), one for each plane of the layout.
     """
-    frame, voxel = how.box.frame, how.box.voxel
-    band = min(BAND, frame[0])
-    low = (frame[0] - band) // 2
-    factor = 1 / how.spline() if how.fine else np.float32(1)
-    views = [_band(t[1][0] * factor, frame, how.margin, low, band) for t in transformed]
-    plain = how.parameters.model_copy(update={"interpolation": "linear"})
-    nz = max(8, 2 * round(CHECK_DEPTH / voxel / 2))
-    box = Box(voxel, how.box.binning, (band, frame[1]), (nz, band, frame[1]), 0, (0, 0, middle))
-    found = {}
-    for name, sign in (("as used", hand), ("opposite", -hand), ("none", 0)):
-        planes = lay_planes(
-            how.views,
-            box.shape,
-            voxel,
-            box.centre,
-            step=4 * how.planes.step if sign else 1e9,
-            hand=sign or 1,
-            depths=depths,
-        )
-        checked = Correcting(
-            *(how.views, how.ctfs, box, False, planes, Correction("multiply"), how.weights),
-            *(how.margin, plain),
-        )
-        products = _agreement(views, checked, corrected=sign != 0)
-        found[name] = products[:, 0] / products[:, 1].mean()
-    difference = found["as used"] - found["opposite"]
-    error = difference.std(ddof=1) / np.sqrt(len(difference))
-    return {name: float(part.mean()) for name, part in found.items()} | {"error": float(error)}
-
-
-def _band(
-    spectrum: NDArray[np.complex64], frame: tuple[int, int], margin: int, low: int, band: int
-) -> NDArray[np.complex64]:
-    """Return the spectrum of some rows of a view."""
-    high = padded_shape(*frame, margin)[1]
-    lines = scipy.fft.ifft(spectrum, axis=0)[: frame[1]]
-    rows = scipy.fft.irfft(lines, high, axis=1)[:, low : low + band]
-    return view_spectrum(np.ascontiguousarray(rows.T), margin)
-
-
-def _agreement(
-    views: Sequence[NDArray[np.complex64]], how: Correcting, *, corrected: bool
-) -> NDArray[np.float64]:
-    """Return Σ A·B and √(Σ A² Σ B²) of the tomograms of odd and even views, by parts (n, 2)."""
-    layout, box = how.layout(), how.box
-    phases = [view_phases(box.frame, how.margin, ctf, box.voxel, views[0]) for ctf in how.ctfs]
-    if not corrected:
-        phases = [np.full_like(h, 0.5) for h in phases]  # where the factor is 1
-    packed = []
-    for level in layout.levels:
-        images = []
-        for i in layout.of_plane(int(level)):
-            view = int(layout.images[i, 0])
-            offset = float(level) * how.planes.step if corrected else 0.0
-            columns = (int(layout.first[i]), int(layout.count[i]))
-            images.append(
-                corrected_columns(
-                    *(views[view], phases[view], box.frame, how.margin, how.ctfs[view]),
-                    *(offset, columns, box.voxel, how.correction),
+    nz, _, nx = how.box.shape
+    whole, given = how.box.projection(how.views, how.turned), how.rows(start, stop)[0]
+    made = []
+    for low, high, y_middle in how.alike(start, stop):
+        first, last = how.rows(low, high)
+        projection = whole.of_rows(low + how.box.first_row, first) if how.turned else whole
+        made.append(
+            to_host(
+                backproject_planes(
+                    [on_device(plane[:, first - given : last - given]) for plane in planes],
+                    layout,
+                    how.box.frame[1],
+                    projection,
+                    how.planes,
+                    (nz, high - low, nx),
+                    y_middle=y_middle,
+                    weights=weights,
+                    fine=how.fine,
                 )
             )
-        empty = np.zeros((0, box.frame[0]), dtype=np.float32)
-        packed.append(np.concatenate([empty, *images])[None])
-    odd = np.arange(len(how.views)) % 2 == 0
-    weights = np.asarray(how.weights)
-    volumes = [
-        _slab(how, layout, 0, box.shape[1], packed, 0, weights * chosen) for chosen in (odd, ~odd)
-    ]
-    outer = np.abs(np.arange(box.shape[2]) - box.shape[2] / 2) > box.shape[2] / 6
-    ky = scipy.fft.fftfreq(box.shape[1], box.voxel)[:, None]
-    kx = scipy.fft.rfftfreq(box.shape[2], box.voxel)
-    k = np.hypot(ky, kx)
-    passed = (k > COARSE) & (k < FINE / box.voxel)
-    one, other = (
-        scipy.fft.irfft2(scipy.fft.rfft2(v) * passed, v.shape[1:])[:, :, outer] for v in volumes
-    )
-    parts = [np.array_split(v, PARTS, axis=1) for v in (one, other)]
-    return np.array(
-        [
-            [(a * b).sum(), np.sqrt(np.square(a).sum() * np.square(b).sum())]
-            for a, b in zip(*parts, strict=True)
-        ],
-        dtype=np.float64,
-    )
+        )
+    return made[0] if len(made) == 1 else np.concatenate(made, axis=1)

@@ -38,6 +38,11 @@ class Weighting:
     @classmethod
     def of(cls, result: Result) -> Self | None:
         """Return how images of a result are still to be weighted, None if they are not."""
+        return None if result.attributes().get("dose_weighted") else cls.of_frames(result)
+
+    @classmethod
+    def of_frames(cls, result: Result) -> Self | None:
+        """Return how sums of frames, which never have their weights, are to be weighted."""
         told: Mapping[str, Any] | None = result.attributes().get("weighting")
         if told is None:
             return None

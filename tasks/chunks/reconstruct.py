@@ -10,15 +10,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import iterative, wbp
+from kernels import wbp
 from kernels.arrays import Array, namespace, to_host
-from kernels.backproject import Projection, backproject
+from kernels.backproject import backproject
 from kernels.fine_rows import fine_rows, spline_filter
 from kernels.geometry import View
 from kernels.halving import halved, measured
-from tasks.box import Box, angstrom
+from tasks.box import Box
 from tasks.chunks.aligned import OneView, Source, rows_between
 from tasks.chunks.device import on_device
+from tasks.chunks.iterated import iterated, rows_around
 from tasks.parameters import ReconstructParameters
 from tasks.parameters.tomogram import TomogramParameters
 from tasks.result import Result
@@ -26,6 +27,7 @@ from tasks.result import Result
 Volume = NDArray[np.float32]
 Halves = Literal["none", "frames", "views"]
 HALVES = ("odd", "even")
+KEPT = "iteration-"  # begins the names of volumes kept on the way
 # Standard deviations of the noise that the largest stored number stands for.
 RANGE = {"int16": 65.0, "int8": 6.4}
 
@@ -67,6 +69,16 @@ class Reconstruction:
         return not self.iterates and self.parameters.interpolation == "spline"
 
     @property
+    def filters_halves(self) -> bool:
+        """Whether rows of views are filtered otherwise for a half of the views than for all."""
+        given = self.parameters
+        return given.halves == "views" and given.weighting == "exact" and not self.iterates
+
+    def half(self, odd: int) -> Reconstruction:
+        """Return how every other view becomes a slab, from the first or the second on."""
+        return replace(self, views=self.views[odd::2])
+
+    @property
     def weights(self) -> NDArray[np.float64]:
         """Factor of each view in weighted back-projection."""
         if self.parameters.weighting == "exact":
@@ -94,15 +106,7 @@ class Reconstruction:
     def rows(self, start: int, stop: int) -> tuple[int, int]:
         """Return [first, last) of the frame's rows that rows [start, stop) of the box need."""
         first, last = start + self.box.first_row, stop + self.box.first_row
-        if not self.turned:
-            return first, last
-        projection = self.box.projection(self.views, self.turned)
-        planes = np.arange(self.box.shape[0])
-        low, high = projection.rows_needed(first, last, planes)
-        if self.iterates:  # the rays of those rows cross further rows of the box
-            reach = 2 * max(first - low, high - last)
-            low, high = low - reach, high + reach
-        return max(low, 0), min(high, self.box.frame[0])
+        return rows_around(self, first, last) if self.turned else (first, last)
 
     def made(
         self, rows: Array, start: int, stop: int, keep: Any = None, first: int | None = None
@@ -111,13 +115,12 @@ class Reconstruction:
 
         The rows begin with `first` of the frame; by default with the first that is needed.
         """
-        projection = self.box.projection(self.views, self.turned)
         low = start + self.box.first_row
         if first is None:
             first = self.rows(start, stop)[0]
-        nx = self.box.shape[2]
         if self.iterates:
-            return self._iterated(rows[0, ...], projection, low, first, stop - start, keep)
+            return iterated(self, rows[0, ...], low, first, stop - start, keep)
+        projection, nx = self.box.projection(self.views, self.turned), self.box.shape[2]
         of = projection.of_rows(low, first) if self.turned else projection
         if self.fine:
             of = of.fine()
@@ -131,38 +134,6 @@ class Reconstruction:
             for k, (z, after) in enumerate(pairwise(self.edges))
         ]
         return layers[0] if len(layers) == 1 else namespace(rows).concat(layers, axis=0)
-
-    def _iterated(
-        self, rows: Array, projection: Projection, low: int, first: int, count: int, keep: Any
-    ) -> Array:
-        given, (nz, _, nx) = self.parameters, self.box.shape
-        n_rows = rows.shape[1]
-        # With x-axis tilt the rows around the slab are solved for, too, and dropped.
-        of = projection.of_rows(first, first) if self.turned else projection
-        shape, inner = (nz, n_rows, nx), slice(low - first, low - first + count)
-        sign = 1.0 if given.invert else -1.0  # matter bright, which "positive" needs
-        start = None
-        if given.start == "wbp":
-            filtered = [wbp.filter_views(rows[i], self.row_filter(i)) for i in range(len(rows))]
-            start = sign * backproject(np.stack(filtered), of, shape, weights=self.weights)
-        mask = None
-        if given.mask is not None:
-            height = angstrom(given.mask, self.box.voxel) / self.box.voxel
-            inside = np.abs(np.arange(nz) - nz // 2) <= height / 2
-            mask = on_device(inside.astype(np.float32)[:, None, None])
-        volume = iterative.reconstruct(
-            rows * np.float32(sign),
-            of,
-            shape,
-            given.iterations,
-            subsets=1 if given.method == "sirt" else min(given.subsets, len(self.views)),
-            relaxation=given.relaxation,
-            positive=given.positive,
-            mask=mask,
-            start=start,
-            callback=keep and (lambda n, v: keep(n, sign * v[:, inner])),
-        )
-        return np.float32(sign) * volume[:, inner]
 
 
 def filter_view(
@@ -187,12 +158,19 @@ def filter_view(
     Returns
     -------
     tuple of (parts, layers, rows, columns) float32
-        The rows that each slab needs: of the view, or of its halves.
+        The rows that each slab needs: of the view, or of its halves; or of the view filtered for
+        all views, and for its half of them.
     """
     parts = source.layers(one)
     if not how.iterates:
-        row_filter = how.row_filter(place)
-        parts = [[wbp.filter_views(layer, row_filter) for layer in part] for part in parts]
+        filters = [how.row_filter(place)]
+        if how.filters_halves:
+            filters.append(how.half(place % 2).row_filter(place // 2))
+        parts = [
+            [wbp.filter_views(layer, row_filter) for layer in part]
+            for row_filter in filters
+            for part in parts
+        ]
     whole = np.stack([np.stack([to_host(layer) for layer in part]) for part in parts])
     return tuple(np.array(rows_between(whole, *how.rows(*slab))) for slab in slabs)
 
@@ -214,15 +192,16 @@ def back_project_slab(
     volumes = []
     if halves == "views":
         for odd in (0, 1):
-            chosen = np.arange(odd, len(how.views), 2)
-            views = tuple(how.views[i] for i in chosen)
-            half = replace(how, views=views)
-            rows_of_half, first = on_device(stacked[0][:, chosen]), how.rows(start, stop)[0]
-            volumes.append(to_host(half.made(rows_of_half, start, stop, first=first)))
-        whole = to_host(how.made(on_device(stacked[0]), start, stop))
+            rows_of_half = on_device(np.ascontiguousarray(stacked[-1][:, odd::2]))
+            first = how.rows(start, stop)[0]
+            volumes.append(to_host(how.half(odd).made(rows_of_half, start, stop, first=first)))
+        keep = _keeper(target, how, start)
+        whole = to_host(how.made(on_device(stacked[0]), start, stop, keep))
     else:
-        keep = _keeper(target, how, start, stop) if halves == "none" else None
-        volumes = [to_host(how.made(on_device(part), start, stop, keep)) for part in stacked]
+        volumes = [
+            to_host(how.made(on_device(part), start, stop, _keeper(target, how, start, i)))
+            for i, part in enumerate(stacked)
+        ]
         whole = volumes[0]
         if halves == "frames":
             whole = volumes[0] + volumes[1]
@@ -235,21 +214,30 @@ def edges_of(planes: int, layers: int) -> list[int]:
     return [round(planes * k / layers) for k in range(layers + 1)]
 
 
-def _keeper(target: Result, how: Reconstruction, start: int, stop: int) -> Any:
+def _keeper(target: Result, how: Reconstruction, start: int, part: int = 0) -> Any:
+    """Return what keeps a slab after some iterations: of halves of frames their mean."""
     every = how.parameters.keep_every
     if every is None or not how.iterates:
         return None
 
-    def keep(iteration: int, volume: Array) -> None:
-        if iteration % every == 0:
-            target.array(kept_name(iteration))[:, start:stop] = to_host(volume)
+    def keep(iteration: int, volume: Array, at: int) -> None:
+        if iteration % every:
+            return
+        kept = to_host(volume)
+        array = target.array(kept_name(iteration))
+        rows = slice(start + at, start + at + kept.shape[1])
+        if how.parameters.by_frames:
+            kept = kept * np.float32(0.5)
+            if part:
+                kept += array[:, rows]
+        array[:, rows] = kept
 
     return keep
 
 
 def kept_name(iteration: int) -> str:
     """Return the name of the array of a volume kept after some iterations."""
-    return f"iteration-{iteration:03d}"
+    return f"{KEPT}{iteration:03d}"
 
 
 def noise_of_rows(how: Reconstruction, start: int, stop: int, rows: Sequence[Volume]) -> float:

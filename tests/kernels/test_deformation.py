@@ -1,11 +1,13 @@
 """Deformation undone while resampling: points land where they would be without it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from kernels.backproject import aligned_projection, backproject
 from kernels.deformation import Deformation, depth_alike, displacements, field_of_view
-from kernels.geometry import View, project, tilted
+from kernels.geometry import View, project, tilted, turned_frame
 from kernels.resample import resample_view, row_matrix
 
 PIXEL, SIZE = 4.0, 128
@@ -59,6 +61,25 @@ def test_deformed_points_land_where_undeformed_ones_would(view, rows):
     ]
     assert max(errors[1]) < 0.05
     assert np.mean(errors[0]) > 0.5
+
+
+@pytest.mark.parametrize("midplane", [0.0, 90.0])
+@pytest.mark.parametrize("x_tilt", [0.0, 2.0])
+def test_a_specimen_turned_since_has_its_points_undone_as_the_alignment_saw_them(x_tilt, midplane):
+    time, offset, more = 0.7, 5.0, 3.0
+    solved = View(35.0, 85.3, 21.0, -34.0, 1.002, x_tilt=x_tilt)
+    view = replace(solved, tilt=solved.tilt + offset, x_tilt=x_tilt + more)
+    level = np.array([[60.0, -90, midplane], [-100, 45, midplane], [20, 70, midplane]])
+    points = level @ turned_frame(x_tilt, offset, more)  # as the alignment has them
+    np.testing.assert_allclose(project(points, solved), project(level, view))
+    moved = points + displacements(DOMING, points, time)
+    raw = spots(project(moved, solved) / PIXEL)
+    given = {"rows": True, "midplane": midplane}
+    field = field_of_view(DOMING, view, time, (SIZE, SIZE), PIXEL, 2, **given, solved=solved)
+    undone = resample_view(raw, view, PIXEL, (SIZE, SIZE), fill=0.0, rows=True, field=field)
+    expected = tilted(level, view)[:, :2] @ np.linalg.inv(row_matrix(view)).T / PIXEL
+    errors = [np.hypot(*(centroid(undone, place) - place)) for place in expected]
+    assert max(errors) < 0.05
 
 
 @pytest.mark.parametrize(("part", "atol"), [(0.0, [0.051, 0.04, 0.04]), (0.25, [0.15, 0.05, 0.05])])

@@ -47,6 +47,21 @@ def test_projections_come_ever_nearer_to_the_views(subsets, x_tilt):
     assert agreement > 0.7  # of a missing wedge, and of rows that leave the views
 
 
+def test_nothing_of_the_start_stays_outside_of_the_mask(on):
+    projection = geometry()
+    views = project(phantom(), projection, (SHAPE[1], COLUMNS))
+    inside = np.zeros((SHAPE[0], 1, 1), np.float32)
+    inside[4:13] = 1
+    start = np.full(SHAPE, 3, np.float32)
+    given = {"mask": on(inside), "start": on(start)}
+    for iterations in (0, 2):
+        found = arrays.to_host(reconstruct(on(views), projection, SHAPE, iterations, **given))
+        assert not found[:4].any()
+        assert not found[13:].any()
+        assert found[4:13].any()
+    assert (arrays.to_host(given["start"]) == 3).all()
+
+
 @pytest.mark.parametrize("subsets", [1, 5])
 def test_every_kind_of_array_gives_the_same(on, subsets):
     projection = geometry(x_tilt=3.0)

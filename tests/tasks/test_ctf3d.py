@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ from kernels import wbp
 from kernels.backproject_planes import reference_backproject_planes
 from kernels.ctf import ctf_2d
 from kernels.ctf_planes import lay_planes
+from kernels.deformation import Deformation
 from kernels.fine_rows import fine_rows
 from kernels.fourier import frequencies, irfft2, rfft2
 from kernels.geometry import View
+from tasks.alignment import DEFORMATION, stored
+from tasks.box import blocks
 from tasks.ctf3d import aligned_ctfs, ctf3d
+from tasks.ctf3d_planes import Plan, planned
 from tasks.errors import UnusableData
 from tasks.parameters import Ctf3dParameters, Execution, ReconstructParameters
 from tasks.reconstruct import reconstruct
@@ -135,6 +140,79 @@ def test_workers_and_passes_change_no_byte(
     copy.project.delete(result.path)
     monkeypatch.setattr("tasks.tomogram.HELD", 1e-9)  # one slab in each pass
     np.testing.assert_array_equal(volume(copy, execution=TWO, halves=halves), alone)
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "spline"])
+def test_with_x_tilt_no_slab_shows(
+    copy: Series, monkeypatch: pytest.MonkeyPatch, interpolation: str
+) -> None:
+    monkeypatch.setattr("tasks.chunks.ctf3d.AT_ONCE", 40)
+    given: dict[str, Any] = {"x_tilt": 8.0, "defocus_step": 100.0, "interpolation": interpolation}
+    found = []
+    for rows in (128, 64, 32):
+
+        def slabs(*_: Any, rows: int = rows) -> list[tuple[int, int]]:
+            return blocks(128, rows)
+
+        monkeypatch.setattr("tasks.ctf3d_planes.slabs_of", slabs)
+        found.append(volume(copy, execution=ONE, **given))
+        copy.project.delete(copy.current("main", "ctf3d").path)
+    assert found[0].std() > 0
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+
+
+@pytest.mark.parametrize("halves", ["none", "frames"])
+def test_groups_of_views_change_no_byte(
+    copy: Series, monkeypatch: pytest.MonkeyPatch, halves: str
+) -> None:
+    given: dict[str, Any] = {"halves": halves, "check_hand": True}
+    alone = corrected(copy, ONE, **given)
+    expected, scores = alone.array("0")[:], alone.attributes()["hand_scores"]
+    copy.project.delete(alone.path)
+
+    def grouped(*arguments: Any) -> Plan:
+        return replace(planned(*arguments), group=4, kept=False)
+
+    monkeypatch.setattr("tasks.ctf3d.planned", grouped)
+    again = corrected(copy, ONE, **given)
+    np.testing.assert_array_equal(again.array("0")[:], expected)
+    assert again.attributes()["hand_scores"] == scores
+
+
+def test_hands_are_compared_of_a_specimen_turned_about_x(copy: Series) -> None:
+    scores = corrected(copy, x_tilt=4.0, check_hand=True).attributes()["hand_scores"]
+    level = corrected(copy, x_tilt=0.0, check_hand=True).attributes()["hand_scores"]
+    assert scores["none"] == pytest.approx(level["none"], abs=0.1)
+
+
+def test_a_box_wider_than_the_views_has_halves_of_frames(copy: Series) -> None:
+    # At its edges are planes that no view has.
+    result = corrected(copy, width=6000.0, defocus_step=50.0, halves="frames", blend=False)
+    assert np.isfinite(result.array("odd")[:]).all()
+
+
+@pytest.mark.parametrize("turn", [(0.0, 0.0), (6.0, -4.0)])
+def test_a_deformation_is_undone_at_every_height(copy: Series, turn: tuple[float, float]) -> None:
+    # With a CTF that changes nothing, it is the tomogram of `reconstruct`, which has layers, too.
+    ctf = copy.current("main", "ctf")
+    decided = ctf.attributes()["decides"]
+    for view in decided["views"]:
+        if view["ctf"]:
+            view["ctf"] |= {"defocus_u": 1000.0, "defocus_v": 1000.0}
+    ctf.group().update_attributes({"decides": decided})
+    coefficients = np.zeros((3, 5, 1))
+    coefficients[:, :, 0] = [[30, 0, 20, 0, 0], [0, 10, 20, 0, -15], [40, 0, -40, 0, -30]]
+    bent = stored(Deformation(coefficients, 350.0), np.linspace(0, 1, 7))
+    copy.current("main", "coarse").group().update_attributes({DEFORMATION: bent})
+    given: dict[str, Any] = {"thickness": 900.0, "angle_offset": turn[0], "x_tilt": turn[1]}
+    result = corrected(copy, **given)
+    found = result.array("0")[:]
+    assert "middle plane" not in result.attributes()["message"]
+    parameters = ReconstructParameters(alignment="coarse", **given)
+    reconstruct.fn(copy.project.url, copy.name, parameters, "main", TWO)
+    plain = copy.current("main", "reconstruct").array("0")[:]
+    np.testing.assert_allclose(found, plain, atol=1e-4 * np.abs(plain).max())
 
 
 def test_without_defocus_planes_flips_do_nothing(copy: Series) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ import pytest
 from kernels.dose import weight_image
 from tasks.chunks.dose import Weighting
 from tasks.coarse import coarse
+from tasks.ctf3d import ctf3d
 from tasks.dose import dose
 from tasks.errors import WrongParameter
 from tasks.parameters import (
     CoarseParameters,
+    Ctf3dParameters,
     DoseParameters,
     Execution,
     ImportParameters,
@@ -89,6 +92,29 @@ def test_weights_on_reading_and_written_ones_give_the_same_alignment_and_tomogra
     reconstruct.fn(copy, "TS_01", parameters, "main", THREADS)
     without = series_of(copy).current("main", "reconstruct").array("0")[:]
     assert np.abs(without - found[False][1]).max() > 0.2 * spread  # weights do something at all
+
+
+@pytest.mark.parametrize("step", ["reconstruct", "ctf3d"])
+def test_halves_of_frames_are_weighted_whether_images_are_written_or_not(
+    copy: str, step: str
+) -> None:
+    given: dict[str, Any] = {"alignment": "coarse", "thickness": 300.0, "halves": "frames"}
+    task: Any = {"reconstruct": reconstruct, "ctf3d": ctf3d}[step]
+    model: Any = {"reconstruct": ReconstructParameters, "ctf3d": Ctf3dParameters}[step]
+    if step == "ctf3d":
+        given["check_hand"] = False
+    found = {}
+    for word, chosen in {
+        "read": DoseParameters(),
+        "written": DoseParameters(write=True),
+        "none": DoseParameters(apply=False),
+    }.items():
+        dose.fn(copy, "TS_01", chosen, "main", THREADS)
+        task.fn(copy, "TS_01", model(**given), "main", THREADS)
+        found[word] = series_of(copy).current("main", step).array("odd")[:]
+    scale = np.abs(found["read"]).max()
+    np.testing.assert_allclose(found["written"], found["read"], atol=1e-5 * scale)
+    assert np.abs(found["none"] - found["read"]).max() > 0.05 * scale
 
 
 def test_images_weighted_before_the_import_are_weighted_no_more(copy: str) -> None:

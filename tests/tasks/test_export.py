@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import matplotlib.image
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from kernels.geometry import project as project_points
 from tasks.alignment import DEFORMATION, deformation_of, dose_times, stored
 from tasks.errors import NotThere, WrongParameter
 from tasks.export import export_series
+from tasks.export_pictures import pictures, write_pictures
 from tasks.formats.aretomo import read_aln
 from tasks.formats.ctffind import read_ctffind
 from tasks.formats.imod import read_command, read_excluded, read_tilts, read_xf
@@ -196,6 +198,51 @@ def test_a_tomogram_is_written_in_every_mode_with_its_place(
     np.testing.assert_allclose(found * step, values, atol=tolerance)
 
 
+@pytest.mark.parametrize("mode", [None, 1])
+def test_halves_iterations_and_a_deconvolved_copy_are_written_each_in_its_own_scale(
+    fake_run, tmp_path: Path, mode: int | None
+) -> None:  # type: ignore[no-untyped-def]
+    run = fake_run()
+    run.up_to_alignment()
+    result = run.reconstruct((11, 24, 20), 4, statistics={"standard deviation": 1.0})
+    volumes = {}
+    endings = {"odd": "odd", "even": "even", "iteration-010": "iteration-010"}
+    for scale, (name, ending) in enumerate({**endings, "deconvolved": "deconv"}.items(), 2):
+        values = np.random.default_rng(scale).normal(0, 10.0**scale, (11, 24, 20))
+        result.create_array(name, values.shape, values.shape, by_units=False)[:] = values
+        volumes[ending] = values
+    export_series(run.series.project.url, "TS_01", "main", "mrc", tmp_path, mode=mode)
+    for ending, values in volumes.items():
+        path = tmp_path / f"TS_01_rec_{ending}.mrc"
+        labels, found = read_header(path).labels, read_volume(path).astype(float)
+        step = next((float(x.split()[-1]) for x in labels if "stands for" in x), 1.0)
+        assert np.abs(found * step - values).max() < 4e-3 * values.std()
+
+
+def test_pictures_show_slices_and_projections(fake_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    run = fake_run()
+    run.up_to_alignment()
+    result = run.reconstruct((30, 40, 50), 4)  # of 5.4 Å: 9 voxels are averaged for a slice
+    volume = np.zeros((30, 40, 50), np.float32)
+    volume[16, 3, 44] = 900  # in the middle along z alone
+    result.array("0")[:] = volume
+    found = pictures(result)
+    assert {plane: image.shape for plane, (image, _) in found.items()} == {
+        "xy": (40, 50),
+        "xz": (30, 50),
+        "yz": (30, 40),
+    }
+    for plane, place, axis in (("xy", (3, 44), 0), ("xz", (16, 44), 1), ("yz", (16, 3), 2)):
+        image, projection = found[plane]
+        assert np.unravel_index(projection.argmax(), projection.shape) == place
+        assert projection.max() == pytest.approx(900 / volume.shape[axis], rel=1e-5)
+        assert image.max() == pytest.approx(900 / 9 if plane == "xy" else 0, rel=1e-5)
+    write_pictures(tmp_path, "a", result)
+    shown = matplotlib.image.imread(tmp_path / "a_xy_projection.png")
+    assert shown.shape[:2] == (40, 50)
+    assert np.unravel_index(shown[..., 0].argmax(), (40, 50)) == (40 - 1 - 3, 44)  # y runs up
+
+
 def test_an_unknown_mode_is_refused_before_anything_is_written(fake_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     run = fake_run()
     run.motion()
@@ -339,6 +386,7 @@ def test_an_mrc_export_has_the_stack_its_halves_and_the_tomogram(fake_run, tmp_p
         "TS_01_odd.st",
         "TS_01_even.st",
         "TS_01_rec.mrc",
+        *(f"TS_01_rec_{p}{kind}.png" for p in ("xy", "xz", "yz") for kind in ("", "_projection")),
         "TS_01_motion.csv",
         *(f"TS_01_motion/TS_01_{i}.star" for i in range(1, 8)),
     }

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from tasks.chunks.reconstruct import Reconstruction
 from tasks.parameters import Execution, Pipeline, ReconstructParameters
 from tasks.reconstruct import slab_memory
 from tasks.tomogram import FILLED, Job, passes, prepare, slabs_of
@@ -37,7 +38,8 @@ def test_an_unbinned_tomogram_is_made_in_8_gb(fake_run: Callable[..., Any]) -> N
     job = prepared(fake_run, SIZE, "8GB", thickness=f"{HEIGHT}px")
     nz, ny, nx = job.box.shape
     assert (nz, {ny, nx}, job.place.sources["thickness"]) == (1400, {3710, 3838}, "given")
-    memory = partial(slab_memory, job, job.parameters)
+    how = Reconstruction(job.views, job.box, job.turned, job.parameters, job.layers)
+    memory = partial(slab_memory, job, how)
     slabs = slabs_of(job, memory, 1)
     assert [slab[0] for slab in slabs] == [0] + [stop for _, stop in slabs[:-1]]
     assert slabs[-1][1] == ny

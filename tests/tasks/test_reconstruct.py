@@ -11,10 +11,10 @@ from ome_zarr_models.v05.image import Image
 from kernels import geometry
 from kernels.deformation import Deformation, displacements
 from tasks.alignment import DEFORMATION, stored
-from tasks.box import chosen_binning
+from tasks.box import blocks, chosen_binning
 from tasks.errors import WrongParameter
 from tasks.parameters import Execution, ReconstructParameters
-from tasks.reconstruct import reconstruct
+from tasks.reconstruct import reconstruct, without_effect
 from tasks.result import Result
 from tasks.store import Series, parse_project
 
@@ -136,9 +136,19 @@ def test_a_binning_that_leaves_too_little_is_refused(copy: Series) -> None:
         tomogram(copy, binning=9)
 
 
-@pytest.mark.parametrize("bent", [False, True])
+@pytest.mark.parametrize(
+    ("method", "bent", "turn"),
+    [
+        ("wbp", False, (0.0, 0.0)),
+        ("wbp", True, (0.0, 0.0)),
+        ("wbp", True, (6.0, -4.0)),
+        ("sirt", False, (6.0, -4.0)),
+    ],
+)
 @pytest.mark.parametrize("x_tilt", [0.0, 2.5])
-def test_points_lie_where_the_alignment_has_them(copy: Series, x_tilt: float, bent: bool) -> None:
+def test_points_lie_where_the_alignment_has_them(
+    copy: Series, x_tilt: float, method: Any, bent: bool, turn: tuple[float, float]
+) -> None:
     coarse = copy.current("main", "coarse")
     decided = coarse.attributes()["decides"]
     shifts = np.random.default_rng(1).normal(0, 20, (7, 2))
@@ -163,8 +173,9 @@ def test_points_lie_where_the_alignment_has_them(copy: Series, x_tilt: float, be
         for x, y in geometry.project(moved, view):
             image -= 30 * np.exp(-((place[:, None] - y) ** 2 + (place - x) ** 2) / (2 * 12.0**2))
         images[i] = image
-    volume = -tomogram(copy, thickness=400.0, alignment="coarse").array("0")[:]
-    for x, y, z in points:
+    given: dict[str, Any] = {"angle_offset": turn[0], "x_tilt": turn[1], "method": method}
+    volume = -tomogram(copy, thickness=400.0, alignment="coarse", **given).array("0")[:]
+    for x, y, z in points @ geometry.turned_frame(x_tilt, *turn).T:
         middle = np.array([z, y, x]) / VOXEL + np.array(volume.shape) // 2
         low = np.rint(middle).astype(int) - 3
         box = volume[tuple(slice(a, a + 7) for a in low)]
@@ -230,6 +241,74 @@ def test_iterations_bring_the_projections_nearer_to_the_views(copy: Series, meth
     assert positive[middle - 20 : middle + 20].any()
     warm = tomogram(copy, **given, iterations=1, start="wbp").array("0")[:]
     assert np.corrcoef(warm.ravel(), last.ravel())[0, 1] > 0.3
+
+
+@pytest.mark.parametrize("differ", [False, True])
+def test_with_x_tilt_no_slab_shows_in_iterations(
+    copy: Series, monkeypatch: pytest.MonkeyPatch, differ: bool
+) -> None:
+    if differ:  # rows mix
+        coarse = copy.current("main", "coarse")
+        decided = coarse.attributes()["decides"]
+        for i, view in enumerate(decided["views"]):
+            if view["geometry"] is not None:
+                view["geometry"]["x_tilt"] = 0.5 * i
+        coarse.group().update_attributes({"decides": decided})
+    monkeypatch.setattr("tasks.chunks.iterated.BLOCK", 32)
+    given: dict[str, Any] = {"thickness": 300.0, "method": "sirt", "alignment": "coarse"}
+    given |= {"iterations": 3, "keep_every": 2, "x_tilt": 3.0, "start": "wbp"}
+    found = []
+    for rows in (128, 64, 32):
+
+        def slabs(*_: Any, rows: int = rows) -> list[tuple[int, int]]:
+            return blocks(128, rows)
+
+        monkeypatch.setattr("tasks.reconstruct.slabs_of", slabs)
+        result = tomogram(copy, ONE, **given)
+        found.append([result.array(name)[:] for name in ("0", "iteration-002")])
+        copy.project.delete(result.path)
+    assert found[0][0].std() > 0
+    for other in found[1:]:
+        np.testing.assert_array_equal(other[0], found[0][0])
+        np.testing.assert_array_equal(other[1], found[0][1])
+
+
+@pytest.mark.parametrize("halves", ["views", "frames"])
+def test_iterations_are_kept_of_the_whole_beside_its_halves(copy: Series, halves: str) -> None:
+    given: dict[str, Any] = {"thickness": 300.0, "method": "sirt", "halves": halves}
+    result = tomogram(copy, **given, iterations=2, keep_every=1)
+    last = result.array("0")[:]
+    kept = [result.array(f"iteration-00{n}")[:] for n in (1, 2)]
+    np.testing.assert_allclose(kept[1], last, atol=1e-6 * np.abs(last).max())
+    first = tomogram(copy, **given, iterations=1).array("0")[:]
+    np.testing.assert_allclose(kept[0], first, atol=1e-6 * np.abs(last).max())
+
+
+@pytest.mark.parametrize("weighting", ["ramp", "hamming", "exact"])
+def test_a_half_of_views_is_the_tomogram_of_those_views(copy: Series, weighting: str) -> None:
+    given: dict[str, Any] = {"thickness": 300.0, "weighting": weighting, "alignment": "coarse"}
+    halves = tomogram(copy, **given, halves="views")
+    odd, even = (halves.array(name)[:] for name in ("odd", "even"))
+    exclude = copy.current("main", "exclude")
+    decided = exclude.attributes()["decides"]
+    for i in copy.record("main").included[1::2]:
+        decided["views"][i]["excluded"] = "to see what is left"
+    exclude.group().update_attributes({"decides": decided})
+    alone = tomogram(copy, **given).array("0")[:]
+    np.testing.assert_allclose(odd, alone, atol=1e-5 * np.abs(alone).max())
+    assert 0.7 < even.std() / odd.std() < 1.4
+
+
+def test_options_without_effect_are_named() -> None:
+    def named(**given: Any) -> list[str]:
+        return without_effect(ReconstructParameters(**given))
+
+    assert named() == named(sirt_like_iterations=5, interpolation="spline") == []
+    assert named(positive=True, keep_every=2) == ["--positive", "--keep-every"]
+    spline: dict[str, Any] = {"method": "sirt", "interpolation": "spline", "weighting": "exact"}
+    assert named(**spline, subsets=4) == ["--interpolation", "--weighting", "--subsets"]
+    assert named(**spline, start="wbp") == ["--interpolation"]
+    assert named(method="sart", subsets=4, mask="60px") == []
 
 
 @pytest.mark.parametrize("weighting", ["hamming", "exact"])

@@ -147,7 +147,9 @@ def export_series(
             if source.motion is None or source.alignment is None:
                 raise NotThere(f"{series}: not aligned on branch {branch}: nothing for AreTomo")
             of_alignment = of.result(source.alignment, source.keys[source.alignment])
-            write_aretomo(folder, source.record, source.motion, of_alignment, source.pixel_size)
+            write_aretomo(
+                folder, source.record, source.motion, of_alignment, source.pixel_size, say
+            )
             _write_tomograms(folder, source, say, mode)
             files = _names(folder)
             return [out / series / name for name in files]

@@ -363,7 +363,7 @@ def test_aretomos_files_hold_the_alignment(fake_run, tmp_path: Path, bent: bool)
     record = run.series.record("main")
     assert found.size == (96, 80, 7)
     assert found.dark == ((6, record.views[6].tilt_angle),)
-    again = imported_geometry(folder / "TS_01.aln", record, (80, 96), 1.35)
+    again = imported_geometry(folder / "TS_01.aln", record, (80, 96), 1.35).views
     for i in record.included:
         expected = record.geometry(i)
         assert again[i].tilt == pytest.approx(expected.tilt, abs=0.006)

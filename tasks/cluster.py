@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from ipaddress import ip_address
 from threading import RLock
 
 import dask.config
@@ -199,6 +200,14 @@ def slots_of(execution: Execution) -> Slots:
 def worker_count(execution: Execution) -> int:
     """Return how many units of work run at once."""
     return slots_of(execution).count
+
+
+def here(execution: Execution) -> bool:
+    """Tell whether all workers are on this machine, and share its cores."""
+    if execution.cluster == THREADS:
+        return True
+    workers = client_of(execution).scheduler_info(n_workers=-1)["workers"].values()
+    return all(ip_address(worker["host"]).is_loopback for worker in workers)
 
 
 def addresses(execution: Execution) -> list[str]:

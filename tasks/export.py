@@ -163,7 +163,8 @@ def export_series(
         if source.alignment is not None and source.motion is not None:
             images = source.motion.images().shape
             write_reconstruction(
-                folder, source.record, (images[2], images[1]), source.pixel_size, source.tomogram
+                *(folder, source.record, (images[2], images[1]), source.pixel_size),
+                *(source.tomogram, source.result(source.alignment), say),
             )
             if source.beads is not None:
                 write_beads(folder, source.record, source.beads, source.pixel_size)

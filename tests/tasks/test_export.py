@@ -276,9 +276,7 @@ def test_a_local_deformation_that_imod_does_not_undo_is_said_first(
     assert said[0].startswith("TS_01: tilt.com does not undo the local deformation")
     assert "sart" in said[1]
     export_series(run.series.project.url, "TS_01", "main", "aretomo", tmp_path / "a", said.append)
-    assert said[2] == (
-        "TS_01: rotation about x of up to 0.5°: TS_01.aln has no place for it"
-    )
+    assert said[2] == ("TS_01: rotation about x of up to 0.5°: TS_01.aln has no place for it")
 
 
 def test_a_branch_without_results_is_an_error_that_names_the_others(

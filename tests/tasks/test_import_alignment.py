@@ -131,9 +131,13 @@ def test_a_file_from_0_whose_first_section_is_dark_is_read_as_such(
 def test_lines_of_other_views_are_refused_by_their_tilt(record: TiltSeries, tmp_path: Path) -> None:
     # From 0, but nothing shows it: no line of section 0, nor a dark one.
     path = write_lines(tmp_path, record, rows_of(record, 0, range(1, 7)))
-    with pytest.raises(FormatError, match=r"a\.aln, line 3: TILT -20, and view 1 of TS_01 is at -47"):
+    with pytest.raises(
+        FormatError, match=r"a\.aln, line 3: TILT -20, and view 1 of TS_01 is at -47"
+    ):
         imported_geometry(path, record, SHAPE, PIXEL)
-    swapped = rows_of(record, 1, range(7)).replace("5 85.3 1 4 0 1 1 1 0 30.00", "5 85 1 4 0 1 1 1 0 41")
+    swapped = rows_of(record, 1, range(7)).replace(
+        "5 85.3 1 4 0 1 1 1 0 30.00", "5 85 1 4 0 1 1 1 0 41"
+    )
     with pytest.raises(FormatError, match=r"line 7: TILT 41, and view 5 of TS_01 is at 30°; give"):
         imported_geometry(write_lines(tmp_path, record, swapped), record, SHAPE, PIXEL)
 

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from ipaddress import ip_address
 from threading import RLock
 
 import dask.config
@@ -23,6 +22,7 @@ from tasks.errors import WrongParameter
 from tasks.parameters import Execution
 
 THREADS = "threads"
+LOOPBACK = ("127.0.0.1", "::1")
 # Dask gives a worker up for good that is not back this long after it died: 15 seconds, which a
 # loaded machine takes, or one that dies again meanwhile. Without workers a run would wait for ever.
 PATIENCE = {"distributed.deploy.lost-worker-timeout": "1 day"}
@@ -207,7 +207,7 @@ def here(execution: Execution) -> bool:
     if execution.cluster == THREADS:
         return True
     workers = client_of(execution).scheduler_info(n_workers=-1)["workers"].values()
-    return all(ip_address(worker["host"]).is_loopback for worker in workers)
+    return all(worker["host"] in LOOPBACK for worker in workers)
 
 
 def addresses(execution: Execution) -> list[str]:

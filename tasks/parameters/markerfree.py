@@ -53,8 +53,8 @@ class MarkerfreeParameters(Parameters):
     )
     use_ctf: Literal["auto", "yes", "no"] = Field(
         "auto",
-        description="check hand and tilt offset against the defocus gradient of the ctf step; auto: "
-        "where that step has been run",
+        description="check hand and tilt offset against the defocus gradient of the ctf step; "
+        "auto: where that step has been run",
     )
     leave_out: bool = Field(
         True,

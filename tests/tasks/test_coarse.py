@@ -128,9 +128,12 @@ def test_views_that_a_file_leaves_out_are_left_out_and_named(
     (tmp_path / "TS_01.aln").write_text(head + "\n".join(lines) + "\n")
     message, attributes = run(alignment_from=str(tmp_path / "{TS}.aln"))
     assert message == (
-        f"5 views, alignment from TS_01.aln; left out, as they are not in it: 5 ({angles[4]:.0f}°); "
-        "its BetaOffset of 0.5° about x is not applied"
+        "5 views, alignment from TS_01.aln; left out, as they are not in it: "
+        f"5 ({angles[4]:.0f}°); its BetaOffset of 0.5° about x is not applied"
     )
+    for later in ("align", "markerfree"):
+        series.point("main", later, None)
+    series.point("main", "reconstruct", None)
     record = series.record("main")
     assert record.views[4].excluded == "not in TS_01.aln"
     assert record.included == (1, 2, 3, 5, 6)

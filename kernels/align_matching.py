@@ -162,6 +162,8 @@ def align_series(
             state.result = grow(small, turned, size, used, thickness)
             _find_lost(small, state)
             state.centre()
+            state.settle(small, 2)
+            state.turn_axis(small, CLIMBS, FIRST_STEP)
         state.settle(small, 2)
         state.turn_axis(small, min(SECOND[0], axis_search), SECOND[1])
     state.settle(small, rounds)

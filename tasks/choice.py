@@ -57,10 +57,15 @@ def chosen(fiducials: Result) -> str:
 
 
 def settled_ctf(parameters: MarkerfreeParameters, there: bool) -> MarkerfreeParameters:
-    """Return the parameters with the open question answered whether the CTF's result is read."""
+    """Return the parameters with the open question answered whether the CTF's result is read.
+
+    It is, where `there` is one and it can change the alignment: what only tells something must not
+    make the alignment rest on the CTF.
+    """
     if parameters.use_ctf != "auto":
         return parameters
-    return parameters.model_copy(update={"use_ctf": "yes" if there else "no"})
+    read = there and parameters.tilt_offset == "apply"
+    return parameters.model_copy(update={"use_ctf": "yes" if read else "no"})
 
 
 def usable_ctf(series: Series, branch: str, keys: Mapping[str, str | None] | None = None) -> str:

@@ -54,7 +54,7 @@ class MarkerfreeParameters(Parameters):
     use_ctf: Literal["auto", "yes", "no"] = Field(
         "auto",
         description="check hand and tilt offset against the defocus gradient of the ctf step; "
-        "auto: where that step has been run",
+        "auto: an offset that is applied, where that step has been run",
     )
     leave_out: bool = Field(
         True,

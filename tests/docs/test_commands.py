@@ -79,7 +79,10 @@ STEPS_ON_BRANCHES = [
 
 @pytest.mark.parametrize("command", STEPS_ON_BRANCHES, ids=str)
 def test_a_step_on_a_branch_of_its_own_finds_what_it_reads(
-    command: doc_pages.Command, finished_project: str, tmp_path: Path
+    command: doc_pages.Command,
+    finished_project: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With a project where all is done on main: as far as the work could begin."""
     name = command.words[0]
@@ -88,6 +91,9 @@ def test_a_step_on_a_branch_of_its_own_finds_what_it_reads(
     parameters: Any = validated(MODELS[name], chosen)
     project = str(shutil.copytree(finished_project, tmp_path / "p.zarr"))
     series = parse_project(project).series("TS_01")
+    monkeypatch.chdir(tmp_path)
+    for file in filter(None, (getattr(parameters, name) for name in STEPS[name].files)):
+        Path(file).touch()
     parameters = settled_step(parameters, project, "TS_01", "main")
     for side in inputs_of(STEPS[name], parameters):  # what the page has run before
         if series.pointer("main", side) is None:

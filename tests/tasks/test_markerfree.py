@@ -17,7 +17,7 @@ from tasks.chunks.markerfree import NOT_ASKED, unmeasured
 from tasks.errors import WrongParameter
 from tasks.markerfree import check_regions, pretilt_of
 from tasks.markerfree_told import told, view_rows
-from tasks.parameters import MarkerfreeParameters
+from tasks.parameters import MarkerfreeParameters, Pipeline
 from tasks.plan import plan
 from tasks.record import Pretilt, TiltSeries
 from tasks.steps import STEPS, inputs_of
@@ -75,13 +75,15 @@ def test_the_ctf_is_read_where_it_has_been_measured_of_these_views(fake_run: Mak
     run = fake_run()
     run.motion()
     run.exclude()
-    parameters = MarkerfreeParameters()
+    parameters = MarkerfreeParameters(tilt_offset="apply")
     assert usable_ctf(run.series, "main") == ""
     key = run.ctf().key
     assert usable_ctf(run.series, "main") == key
     read = settled_ctf(parameters, there=True)
     assert "ctf" in inputs_of(STEPS["markerfree"], read)
     assert "ctf" not in inputs_of(STEPS["markerfree"], settled_ctf(parameters, there=False))
+    # An offset that is only told is no reason to align again with every new CTF.
+    assert settled_ctf(MarkerfreeParameters(), there=True).use_ctf == "no"
     for word in ("yes", "no"):
         asked = MarkerfreeParameters(use_ctf=word)
         assert settled_ctf(asked, there=word == "no") == asked
@@ -91,14 +93,17 @@ def test_the_ctf_is_read_where_it_has_been_measured_of_these_views(fake_run: Mak
 
 @pytest.mark.parametrize("until", [None, "markerfree"])
 def test_a_plan_foresees_whether_the_ctf_is_read(fake_run: MakeRun, until: str | None) -> None:
-    run = fake_run()
+    run = fake_run(pipeline=Pipeline.model_validate({"markerfree": {"tilt_offset": "apply"}}))
     run.up_to_alignment()
     pipeline = run.pipeline
-    pipeline = pipeline.model_copy(
-        update={"markerfree": settled_ctf(pipeline.markerfree, there=True)}
-    )
+    assert pipeline.markerfree.use_ctf == "yes"
+    asked = pipeline.markerfree.model_copy(update={"use_ctf": "auto"})
+    open_ = pipeline.model_copy(update={"markerfree": asked})
+    pipeline = pipeline.model_copy(update={"markerfree": settled_ctf(asked, there=True)})
     expected = plan(run.series, pipeline, until=until)["markerfree"]
-    assert plan(run.series, run.pipeline, until=until)["markerfree"].result == expected.result
+    found = plan(run.series, open_, until=until)["markerfree"]
+    assert found.state == expected.state == "done"
+    assert found.result == expected.result
 
 
 def test_an_offset_that_the_alignment_had_is_not_told_twice(record: TiltSeries) -> None:

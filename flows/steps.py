@@ -13,6 +13,7 @@ from flows.session import tell_doubts
 from flows.several import at_once, busy_elsewhere, each
 from flows.tomogram import alone_on_branch, carry_out
 from tasks import cluster
+from tasks.branches import begin_branch
 from tasks.parameters import (
     AlignParameters,
     CoarseParameters,
@@ -59,7 +60,8 @@ def run_step(
 ) -> None:
     """Carry out one step of some or all series on what their branch has.
 
-    What rests on the specimen's position has it measured before, unless it has been.
+    A branch that is new begins with what main has. What rests on the specimen's position has it
+    measured before, unless it has been.
     """
     of = parse_project(project)
     series, parameters = within_step(project, series, subset, parameters, branch)
@@ -67,6 +69,7 @@ def run_step(
 
         def take(name: str) -> Outcome:
             with alone_on_branch(of.series(name), branch):
+                begin_branch(of.series(name), branch, step, parameters)
                 if getattr(parameters, "by_position", False):
                     alignment = getattr(parameters, "alignment", None)
                     chosen = {} if alignment is None else {"alignment": alignment}

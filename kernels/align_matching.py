@@ -23,7 +23,7 @@ import numpy as np
 from kernels.arrays import Array, namespace
 from kernels.fourier import bin_images
 from kernels.geometry import View
-from kernels.matching_axis import Turn, refine_axis, vary_axis
+from kernels.matching_axis import CLIMBS, Turn, refine_axis, vary_axis
 from kernels.matching_rescue import lost_views, rescue, with_views, without
 from kernels.matching_sweep import Matched, centre_across, grow, move_origin, sweep
 
@@ -155,6 +155,15 @@ def align_series(
     if axis != "fixed" and axis_search > 0:
         state.settle(small, 2)
         state.turn_axis(small, axis_search, FIRST_STEP)
+        if state.turn is not None and abs(state.turn.angle) > CLIMBS:
+            # What was placed by an axis so far off is placed anew.
+            turned = [replace(view, axis=view.axis + state.turn.angle) for view in views]
+            state.used, state.lost, state.thickness = list(used), [], thickness
+            state.result = grow(small, turned, size, used, thickness)
+            _find_lost(small, state)
+            state.centre()
+            state.settle(small, 2)
+            state.turn_axis(small, CLIMBS, FIRST_STEP)
         state.settle(small, 2)
         state.turn_axis(small, min(SECOND[0], axis_search), SECOND[1])
     state.settle(small, rounds)

@@ -39,6 +39,8 @@ def judge(
     pixel_size: float,
     local: Local | None = None,
     hand: tuple[int, int] | None = None,
+    unmeasured: Sequence[str] = (),
+    left_out: bool = True,
 ) -> Verdict:
     """Judge an alignment.
 
@@ -54,6 +56,10 @@ def judge(
         Sign of the defocus gradient that is believed for this axis (given, or shared by the
         session's other series), and the one that the spectra show. A contradiction means that
         the axis is wrong by 180°.
+    unmeasured : sequence of str
+        What was asked for and could not be measured, and why.
+    left_out : bool
+        Whether the views that do not match are left out in the end.
     """
     scores = aligned.matched.scores
     taking = [i for i, flag in enumerate(used) if flag and i not in aligned.lost]
@@ -66,7 +72,8 @@ def judge(
         failed.append(f"{len(aligned.lost)} of {sum(used)} views do not match the others")
     elif aligned.lost:
         names = ", ".join(str(i + 1) for i in aligned.lost)
-        doubtful.append(f"left out, as they do not match the others: views {names}")
+        how = "left out, as they do" if left_out else "used, though they do"
+        doubtful.append(f"{how} not match the others: views {names}")
     if aligned.turn is not None:
         if aligned.turn.at_end:
             doubtful.append("the tilt axis may lie beyond the range that was searched")
@@ -82,6 +89,7 @@ def judge(
         disregarded = float(np.mean(local.field.weights < 0.5))
         if disregarded > MOST_DISREGARDED:
             doubtful.append(f"{100 * disregarded:.0f} % of the patches' places disagree")
+    doubtful += unmeasured
     if hand is not None and hand[0] != hand[1]:
         doubtful.append(
             f"the defocus gradient shows hand {hand[1]:+d}, expected is {hand[0]:+d}: "

@@ -17,6 +17,8 @@ SIGNIFICANT = 4.0
 # Blocks of views that are left out in turn; no axis is believed better than the floor [degrees].
 BLOCKS = 6
 VARY = 0.25  # step of the search for variations [degrees]
+# From further away than this a climb does not find the top: angles are tried so far apart first.
+CLIMBS, SCAN = 10.0, 4.0
 FLOOR = 0.01
 
 
@@ -107,17 +109,24 @@ def vary_axis(
 def climb(
     trial: Callable[[float], Matched], search: float, step: float = 0.5
 ) -> tuple[Matched, Turn]:
-    """Return the trial with the highest score among angles within ± `search` degrees."""
+    """Return the trial with the highest score among angles within ± `search` degrees.
+
+    Beyond ± 90° are axes that were tried, turned by half: there is no end of the search.
+    """
     tried = {0.0: trial(0.0)}
+    limit = search if search < 90 else np.inf
 
     def best_of(angles: Sequence[float]) -> float:
         for angle in angles:
-            if abs(angle) <= search and angle not in tried:
+            if abs(angle) <= limit and angle not in tried:
                 tried[angle] = trial(angle)
         return max(tried, key=lambda angle: tried[angle].score)
 
     step = min(step, search)
-    best, before = best_of((-step, step)), 0.0
+    best, before = 0.0, np.nan
+    if search > CLIMBS:
+        count = int(search / SCAN)
+        best = best_of([k * SCAN for k in range(-count, count + 1)])
     while best != before:
         before, best = best, best_of((best - step, best + step))
     around = (best - step, best, best + step)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.deformation import Deformation, displacements, space_powers
-from kernels.geometry import View
+from kernels.geometry import View, image_matrix, tilt_rotation
 from kernels.patch_problem import Model, Problem
 from kernels.tracks import Tracks
 
@@ -63,6 +63,10 @@ class Field:
     error : float
         Standard error of the field's displacements at the end of the series, rms over the
         patches [Å]; 0 without deformation.
+    shift_errors : (n_views, 2) float64
+        Standard errors of the views' shifts x and y, from leaving patches out [Å]; NaN for views
+        in which nothing is observed. By what all patches of a view err in common the shifts err
+        more.
     """
 
     deformation: Deformation | None
@@ -74,6 +78,7 @@ class Field:
     model: Model
     predicted: dict[str, float]
     error: float
+    shift_errors: Floats
 
 
 def fit_field(
@@ -169,6 +174,7 @@ def fit_field(
             problem.field_error(weights, points[seen]) * max(1.0, excess),
             _error_by_patches(problem, weights, points[seen]),
         ),
+        _shift_errors(problem, weights, np.unique(tracks.view)),
     )
 
 
@@ -240,3 +246,25 @@ def _error_by_patches(problem: Problem, weights: Floats, points: Floats) -> floa
     ends -= ends.mean(axis=1, keepdims=True)  # a shift of the view
     scatter = np.square(ends - ends.mean(axis=0)).sum(axis=(0, 2)) * (len(ends) - 1) / len(ends)
     return float(np.sqrt(scatter.mean()))
+
+
+def _shift_errors(problem: Problem, weights: Floats, seen: NDArray[np.int64]) -> Floats:
+    """Return the jackknife's errors of the shifts, (n_views, 2) [Å]; NaN but for views `seen`.
+
+    A translation of the specimen, which moves all views and patches, is no error.
+    """
+    views = [problem.views[i] for i in seen]
+    found = np.array(
+        [
+            solution[: 2 * len(problem.views)].reshape(-1, 2)[seen]
+            for _, solution in _without_groups(problem, weights)
+        ]
+    )
+    apart = (found - found.mean(axis=0)).reshape(len(found), -1)
+    columns = np.stack([tilt_rotation(view)[:2] for view in views]).reshape(-1, 3)
+    apart -= (columns @ np.linalg.lstsq(columns, apart.T, rcond=None)[0]).T
+    matrices = np.stack([image_matrix(view) for view in views])
+    raw = np.einsum("vab,gvb->gva", matrices, apart.reshape(found.shape))
+    errors = np.full((len(problem.views), 2), np.nan)
+    errors[seen] = np.sqrt(np.square(raw).sum(axis=0) * (len(found) - 1) / len(found))
+    return errors

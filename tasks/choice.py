@@ -5,12 +5,13 @@ Where there are too few, they still help the alignment without markers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 from kernels.hybrid import LEAST_BEADS
-from tasks.parameters import Aligned, Parameters, Pipeline
+from tasks.parameters import Aligned, MarkerfreeParameters, Parameters, Pipeline
 from tasks.result import Result
-from tasks.store import parse_project
+from tasks.store import Series, parse_project
 
 Chosen = TypeVar("Chosen", bound=Parameters)
 ENOUGH = "enough_beads"  # attribute of a result of `fiducials`
@@ -53,3 +54,31 @@ def is_open(parameters: Parameters) -> bool:
 def chosen(fiducials: Result) -> str:
     """Return the alignment that a complete result of `fiducials` allows."""
     return "fiducial" if fiducials.attributes().get(ENOUGH) else "markerfree"
+
+
+def settled_ctf(parameters: MarkerfreeParameters, there: bool) -> MarkerfreeParameters:
+    """Return the parameters with the open question answered whether the CTF's result is read.
+
+    It is, where `there` is one and it can change the alignment: what only tells something must not
+    make the alignment rest on the CTF.
+    """
+    if parameters.use_ctf != "auto":
+        return parameters
+    read = there and parameters.tilt_offset == "apply"
+    return parameters.model_copy(update={"use_ctf": "yes" if read else "no"})
+
+
+def usable_ctf(series: Series, branch: str, keys: Mapping[str, str | None] | None = None) -> str:
+    """Return the key of a branch's CTFs of the views that it has now, nothing without.
+
+    `keys`: step → key of its other results, by default as the branch has them.
+    """
+    key = series.pointer(branch, "ctf")
+    result = None if key is None else series.result("ctf", key)
+    if key is None or result is None or not result.complete():
+        return ""
+    about = result.attributes()
+    read = about.get("inputs", {})
+    now = {name: series.pointer(branch, name) for name in read} if keys is None else keys
+    same = all(now.get(name) == own for name, own in read.items())
+    return key if same and series.same_movies(about) else ""

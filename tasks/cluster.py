@@ -23,6 +23,7 @@ from tasks.gpu_locks import alone_on, devices_of
 from tasks.parameters import Execution
 
 THREADS = "threads"
+LOOPBACK = ("127.0.0.1", "::1")
 # Dask gives a worker up for good that is not back this long after it died: 15 seconds, which a
 # loaded machine takes, or one that dies again meanwhile. Without workers a run would wait for ever.
 PATIENCE = {"distributed.deploy.lost-worker-timeout": "1 day"}
@@ -208,6 +209,14 @@ def slots_of(execution: Execution) -> Slots:
 def worker_count(execution: Execution) -> int:
     """Return how many units of work run at once."""
     return slots_of(execution).count
+
+
+def here(execution: Execution) -> bool:
+    """Tell whether all workers are on this machine, and share its cores."""
+    if execution.cluster == THREADS:
+        return True
+    workers = client_of(execution).scheduler_info(n_workers=-1)["workers"].values()
+    return all(worker["host"] in LOOPBACK for worker in workers)
 
 
 def addresses(execution: Execution) -> list[str]:

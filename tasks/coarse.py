@@ -16,7 +16,7 @@ from tasks.chunks.alignment import REDUCED, reduce_some_views
 from tasks.chunks.dose import Weighting
 from tasks.chunks.images import memory_of_image
 from tasks.coarse_rounds import AXIS_RANGE, MOST_TURNS, SETTLED, Ties
-from tasks.errors import WrongParameter
+from tasks.errors import UnusableData, WrongParameter
 from tasks.parameters import CoarseParameters, Execution
 from tasks.scatter import Unit
 from tasks.session_axes import settled_axis
@@ -158,15 +158,27 @@ def _taken(work: Work, path: Path) -> Outcome:
     from tasks.import_alignment import imported_deformation, imported_geometry
 
     record, (_, ny, nx) = work.record, work.input("dose").images().shape
-    views = imported_geometry(path, record, (ny, nx), work.image_pixel_size)
-    used = [view.excluded is None for view in record.views]
+    taken = imported_geometry(path, record, (ny, nx), work.image_pixel_size)
+    views = taken.views
+    left = [i for i in record.included if i in taken.missing]
+    used = [view.excluded is None and i not in left for i, view in enumerate(record.views)]
+    if not any(used):
+        raise UnusableData(f"{path}: has no view that is not left out: give another file")
     times = dose_times(record)
     views, bent = imported_deformation(path, views, times.tolist(), (ny, nx), work.image_pixel_size)
-    told = f", local shifts to ± {bent.residual:.1f} Å" if bent else ""
+    told = f"{sum(used)} views, alignment from {path.name}"
+    if bent:
+        told += f", local shifts to ± {bent.residual:.1f} Å"
+    if left:
+        names = ", ".join(f"{i + 1} ({record.views[i].tilt_angle:.0f}°)" for i in left)
+        told += f"; left out, as they are not in it: {names}"
+    decided = decided_geometry(views, used)
+    for i in left:
+        decided[i]["excluded"] = f"not in {path.name}"
     return work.finish(
-        f"{sum(used)} views, alignment from {path.name}{told}",
+        f"{told}; {taken.said}" if taken.said else told,
         extra={DEFORMATION: stored(bent.deformation if bent else None, times)},
-        views=decided_geometry(views, used),
+        views=decided,
         table=[
             {
                 "view": i + 1,

@@ -151,7 +151,9 @@ def export_series(
             if source.motion is None or source.alignment is None:
                 raise NotThere(f"{series}: not aligned on branch {branch}: nothing for AreTomo")
             of_alignment = of.result(source.alignment, source.keys[source.alignment])
-            write_aretomo(folder, source.record, source.motion, of_alignment, source.pixel_size)
+            write_aretomo(
+                folder, source.record, source.motion, of_alignment, source.pixel_size, say
+            )
             _write_tomograms(folder, source, say, mode)
             files = _names(folder)
             return [out / series / name for name in files]
@@ -165,7 +167,8 @@ def export_series(
         if source.alignment is not None and source.motion is not None:
             images = source.motion.images().shape
             write_reconstruction(
-                folder, source.record, (images[2], images[1]), source.pixel_size, source.tomogram
+                *(folder, source.record, (images[2], images[1]), source.pixel_size),
+                *(source.tomogram, source.result(source.alignment), say),
             )
             if source.beads is not None:
                 write_beads(folder, source.record, source.beads, source.pixel_size)

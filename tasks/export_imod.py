@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import ceil
 from pathlib import Path
 
 from kernels.align_coarse import aligned_shape
 from kernels.geometry import image_matrix
+from tasks.alignment import deformation_of
 from tasks.box import UNMEASURED, chosen_binning
 from tasks.formats.imod import write_tilts, write_xf
 from tasks.formats.imod_commands import write_newst, write_tilt
@@ -56,10 +57,13 @@ def write_reconstruction(
     size: tuple[int, int],
     pixel_size: float,
     tomogram: Result | None,
+    alignment: Result | None = None,
+    say: Say = lambda line: None,
 ) -> None:
     """Write .xf, newst.com and tilt.com, by which IMOD makes our tomogram from the stack.
 
-    The values of IMOD's tomogram have another scale, and its views are not dose-weighted.
+    The values of IMOD's tomogram have another scale, and its views are not dose-weighted; what
+    else it does otherwise is said.
 
     Parameters
     ----------
@@ -71,6 +75,10 @@ def write_reconstruction(
         Of the stack [Å].
     tomogram : Result or None
         Without one, the commands are for the tomogram that default parameters make.
+    alignment : Result, optional
+        Which may hold a local deformation.
+    say : callable, optional
+        Called with a line for each thing of the tomogram that the commands leave out.
     """
     name = record.name
     views = [record.geometry(i) for i in range(len(record.views))]
@@ -91,6 +99,10 @@ def write_reconstruction(
         shape[2] + 2 * ceil(abs(x) / binning),
         shape[1] + 2 * ceil(abs(y) / binning),
     )
+    plain = parameters.method == "wbp"
+    exact = plain and parameters.weighting == "exact"
+    for line in _left_out(parameters, alignment):
+        say(f"{name}: {line}")
     offset, x_tilt = turned_by(tomogram)
     volume = tilt_volume(*stack, (shape[0], shape[1], shape[2]), binning, (x, y, z))
     transforms = [
@@ -123,6 +135,28 @@ def write_reconstruction(
         angle_offset=offset,
         excluded=[i for i, view in enumerate(record.views, 1) if view.excluded is not None],
         radial=(parameters.radial_cutoff, parameters.radial_falloff),
-        sirt_like_iterations=parameters.sirt_like_iterations,
+        hamming_from=parameters.radial_cutoff
+        if plain and parameters.weighting == "hamming"
+        else None,
+        exact_size=shape[0] * binning if exact else None,
+        sirt_like_iterations=parameters.sirt_like_iterations if plain and not exact else 0,
+        logarithm=parameters.logarithm,
         scale=(0.0, -1.0 if parameters.invert else 1.0),
     )
+
+
+def _left_out(parameters: ReconstructParameters, alignment: Result | None) -> Iterator[str]:
+    """Yield what our tomogram has, and IMOD's commands do not."""
+    if alignment is not None and deformation_of(alignment) is not None:
+        yield "tilt.com does not undo the local deformation, as our tomogram does"
+    if parameters.images == "ctf2d":
+        yield "newst.com takes the views as they are, our tomogram those corrected by ctf2d"
+    if parameters.erase_gold:
+        yield "newst.com leaves the beads in the views, our tomogram is without"
+    if parameters.method != "wbp":
+        yield (
+            f"tilt.com back-projects with the plain ramp, our tomogram is of {parameters.method}, "
+            f"{parameters.iterations} iterations"
+        )
+    elif parameters.weighting == "exact" and parameters.sirt_like_iterations:
+        yield "tilt.com has the exact filter without the SIRT-like one: IMOD takes one of them"

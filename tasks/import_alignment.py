@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,17 +12,39 @@ import numpy as np
 from kernels.geometry import View, in_plane_rotation, view_parts
 from kernels.local_shifts import Bent, fit_local_shifts
 from tasks.errors import UnusableData
-from tasks.formats.aretomo import is_aln, read_aln
+from tasks.formats.aretomo import Alignment, is_aln, read_aln
+from tasks.formats.errors import FormatError
 from tasks.formats.imod import read_tilts, read_xf
 from tasks.formats.imod_geometry import view_from_xf
 from tasks.record import TiltSeries
 
 Line = TypeVar("Line")
+# Of tilt angles, that a file may have refined, in steps of them; never less [degrees].
+MOST_APART, LEAST_APART = 0.5, 0.5
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What is taken from a file.
+
+    Attributes
+    ----------
+    views : list of View
+        All; those that the file leaves out have its first view's axis, and no shift.
+    missing : frozenset of int
+        Which are left out.
+    said : str
+        What of the file is not taken, nothing if all is.
+    """
+
+    views: list[View]
+    missing: frozenset[int]
+    said: str = ""
 
 
 def imported_geometry(
     path: Path, record: TiltSeries, shape: tuple[int, int], pixel_size: float
-) -> list[View]:
+) -> Taken:
     """Return how each view looks at the specimen, from another program's files.
 
     Parameters
@@ -36,11 +58,6 @@ def imported_geometry(
     pixel_size : float
         Of them [Å].
 
-    Returns
-    -------
-    list of View
-        Of all views; those that the file leaves out have its first view's axis, and no shift.
-
     Raises
     ------
     UnusableData, FormatError
@@ -49,8 +66,15 @@ def imported_geometry(
     if not path.is_file():
         raise UnusableData(f"{path}: no such file: correct coarse.alignment_from")
     if is_aln(path):
-        return _from_aln(path, record, shape, pixel_size)
-    return _from_xf(path, record, shape, pixel_size)
+        found = read_aln(path)
+        beta = found.beta
+        return _completed(
+            _from_aln(path, found, record, shape, pixel_size),
+            record,
+            # AreTomo itself makes its tomogram without it.
+            f"its BetaOffset of {beta:g}° about x is not applied".replace("-", "−") if beta else "",
+        )
+    return _completed(_from_xf(path, record, shape, pixel_size), record)
 
 
 def imported_deformation(
@@ -123,7 +147,7 @@ def lines_of_views(lines: Sequence[Line], record: TiltSeries, path: Path) -> dic
 
 def _from_xf(
     path: Path, record: TiltSeries, shape: tuple[int, int], pixel_size: float
-) -> list[View]:
+) -> list[View | None]:
     matrices, shifts = read_xf(path)
     transforms = lines_of_views(list(zip(matrices, shifts, strict=True)), record, path)
     angles = {
@@ -154,13 +178,16 @@ def _from_xf(
                 skew,
             )
         )
-    return _completed(views, record)
+    return views
 
 
 def _from_aln(
-    path: Path, record: TiltSeries, shape: tuple[int, int], pixel_size: float
-) -> list[View]:
-    found = read_aln(path)
+    path: Path,
+    found: Alignment,
+    record: TiltSeries,
+    shape: tuple[int, int],
+    pixel_size: float,
+) -> list[View | None]:
     nx, ny, count = found.size
     if count != len(record.views):
         raise UnusableData(
@@ -173,6 +200,7 @@ def _from_aln(
             f"{path}: of views of {nx}×{ny} pixels, {record.name} has {shape[1]}×{shape[0]}: "
             "give the file of this series"
         )
+    _check_tilts(path, found, record)
     views: list[View | None] = [None] * count
     for line in found.views:
         rotation = in_plane_rotation(line.axis)
@@ -183,15 +211,42 @@ def _from_aln(
         views[line.section] = View(
             line.tilt, line.axis, x * pixel_size, y * pixel_size, line.magnification
         )
-    return _completed(views, record)
+    return views
 
 
-def _completed(views: Sequence[View | None], record: TiltSeries) -> list[View]:
+def _check_tilts(path: Path, found: Alignment, record: TiltSeries) -> None:
+    """Refuse a file whose lines are of other views than the record's.
+
+    An offset that all angles share is the specimen's, but where the file does not show from which
+    number it counts: then it could as well be the step from one view to the next.
+    """
+    angles = np.array([view.tilt_angle for view in record.views])
+    step = float(np.median(np.diff(angles))) if len(angles) > 1 else 0.0
+    most = max(MOST_APART * step, LEAST_APART)
+    apart = np.array([line.tilt - angles[line.section] for line in found.views])
+    apart -= float(np.median(apart)) if found.sure else found.alpha
+    worst = int(np.argmax(np.abs(apart)))
+    if abs(apart[worst]) > most:
+        line = found.views[worst]
+        raise FormatError(
+            path,
+            f"TILT {line.tilt:g}, and view {line.section + 1} of {record.name} is at "
+            f"{angles[line.section]:g}°",
+            "give the file of this series, or correct its sections",
+            line.line,
+        )
+
+
+def _completed(views: Sequence[View | None], record: TiltSeries, said: str = "") -> Taken:
     """Return the views with those that the file leaves out turned like the first that it has."""
     like = next((view for view in views if view is not None), None)
     if like is None:
         raise UnusableData(f"{record.name}: the alignment has no views")
-    return [
-        replace(like, tilt=of.tilt_angle, shift_x=0.0, shift_y=0.0) if view is None else view
-        for view, of in zip(views, record.views, strict=True)
-    ]
+    return Taken(
+        [
+            replace(like, tilt=of.tilt_angle, shift_x=0.0, shift_y=0.0) if view is None else view
+            for view, of in zip(views, record.views, strict=True)
+        ],
+        frozenset(i for i, view in enumerate(views) if view is None),
+        said,
+    )

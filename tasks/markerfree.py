@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,17 +11,21 @@ from kernels.tracks import Tracks
 from tasks import cluster
 from tasks.alignment import DEFORMATION, dose_times
 from tasks.bead_store import read_tracks
+from tasks.choice import settled_ctf, usable_ctf
 from tasks.chunks.alignment import REDUCED
 from tasks.chunks.markerfree import align_views, memory_of_matching
 from tasks.coarse import decided_geometry, reduce_views
+from tasks.errors import WrongParameter
+from tasks.markerfree_told import MISMATCH, patch_rows, told, view_rows
 from tasks.parameters import Execution, MarkerfreeParameters
 from tasks.record import TiltSeries
 from tasks.scatter import Unit
+from tasks.store import parse_project
 from tasks.work import Outcome, Work, begin, step_task
 
 # Observed places of the patches: view, point, x, y, standard error [Å].
 TRACKS = "tracks"
-MISMATCH = "does not match the other views"
+# Of a cluster on this machine, whose other workers are idle meanwhile.
 MOST_THREADS = 8
 
 
@@ -38,15 +42,18 @@ def markerfree(
     The specimen's origin is put into the middle of the dense matter. Where the views show nothing
     to match, the coarse alignment is kept, and the verdict says so.
     """
+    there = bool(usable_ctf(parse_project(project).series(series), branch))
+    parameters = settled_ctf(parameters, there)
     work = begin("markerfree", project, series, parameters, branch, execution)
     if work.done:
         return work.adopt()
+    check_regions(work, parameters)
     record = work.record
     pixel_size = reduce_views(work, parameters.pixel_size)
     used = [view.excluded is None for view in record.views]
     start = [record.geometry(i) for i in range(len(record.views))]
     shape = work.result.array(REDUCED).shape[1:]
-    pretilt = record.pretilt
+    local_threads = min(MOST_THREADS, cluster.worker_count(execution))
     report = work.scatter(
         align_views,
         [
@@ -59,10 +66,10 @@ def markerfree(
                     pixel_size,
                     [view.dose for view in record.views],
                     dose_times(record).tolist(),
-                    (pretilt.about_axis, pretilt.about_error) if pretilt else None,
-                    hands_of(record),
+                    pretilt_of(record, start) if parameters.reads_ctf else None,
+                    hands_of(record) if parameters.reads_ctf else None,
                     record.acquisition.pixel_size,
-                    min(MOST_THREADS, cluster.worker_count(execution)),
+                    local_threads if cluster.here(execution) else None,
                     parameters,
                     beads_of(work) if parameters.joins_beads else None,
                 ),
@@ -88,9 +95,9 @@ def markerfree(
         if used[i] and not taking[i]:
             row["excluded"] = MISMATCH
     return work.finish(
-        _told(report, views, taking),
+        told(report, views, taking),
         views=decided,
-        table=_table(report, views, used, taking),
+        table=view_rows(report, views, used, taking),
         extra={
             "verdict": verdict,
             "matched": not failed,
@@ -99,7 +106,7 @@ def markerfree(
             "tilt_offset": report["offset"],
             "slab": report["slab"],
             DEFORMATION: None if failed or not local else local["deformation"],
-            "patches": _patches(local) if local else [],
+            "patches": patch_rows(local) if local else [],
             "held_out": local["predicted"] if local else {},
             "refined": local["refined"] if local else [],
             "hybrid": report["hybrid"],
@@ -125,78 +132,22 @@ def hands_of(record: TiltSeries) -> tuple[int, int] | None:
     return known.hand, known.measured
 
 
-def _told(report: dict[str, Any], views: list[View], taking: list[bool]) -> str:
-    verdict, (low, high) = report["verdict"], report["depths"]
-    if verdict["word"] == "failed":
-        return f"failed: {'; '.join(verdict['reasons'])}: coarse shifts kept"
-    scores = sorted(score for score, flag in zip(report["scores"], taking, strict=True) if flag)
-    axis, offset = report["axis"]["error"], report["offset"]["angle"]
-    parts = [
-        f"tilt axis {views[taking.index(True)].axis:.2f}°" + (f" ± {axis:.2f}°" if axis else ""),
-        f"median correlation {scores[len(scores) // 2]:.2f}",
-        f"matter {high - low:.0f} Å thick",
-        "tilt offset "
-        + (f"{offset:+.1f}°".replace("-", "−") if offset is not None else "undetermined"),
-    ]
-    local = report["local"]
-    if local:
-        parts.append(
-            f"local deformation known to ± {local['error']:.1f} Å"
-            if local["deformation"]
-            else "no local deformation"
-        )
-    if (hybrid := report["hybrid"]) and hybrid["beads"]:
-        parts.append(f"{hybrid['beads']} beads {'joined' if hybrid['taken'] else 'left aside'}")
-    told = f"{verdict['word']}: {', '.join(parts)}"
-    return told if not verdict["reasons"] else f"{told}; but {'; '.join(verdict['reasons'])}"
+def pretilt_of(record: TiltSeries, views: Sequence[View]) -> tuple[float, float] | None:
+    """Return the tilt offset that the defocus gradient leaves to views, and its error [degrees]."""
+    if record.pretilt is None:
+        return None
+    # An imported alignment may have one in its angles already.
+    had = [views[i].tilt - record.views[i].tilt_angle for i in record.included]
+    return record.pretilt.about_axis - float(np.median(had)), record.pretilt.about_error
 
 
-def _table(
-    report: dict[str, Any], views: list[View], used: list[bool], taking: list[bool]
-) -> list[dict[str, Any]]:
-    patches: list[list[float]] = [[] for _ in views]
-    if report["local"]:
-        rows = zip(report["local"]["tracks"], report["local"]["residuals"], strict=True)
-        for (view, *_), residual in rows:
-            patches[int(view)].append(residual[0] ** 2 + residual[1] ** 2)
-    return [
-        {
-            "view": i + 1,
-            "tilt angle [°]": view.tilt,
-            "axis [°]": view.axis,
-            "shift x [Å]": view.shift_x,
-            "shift y [Å]": view.shift_y,
-            "correlation": report["scores"][i],
-            "last move [Å]": report["moves"][i],
-            "patches": len(patches[i]),
-            "patches' residual [Å]": float(np.sqrt(np.mean(patches[i]))) if patches[i] else None,
-            "excluded": "" if taking[i] else MISMATCH,
-        }
-        for i, view in enumerate(views)
-        if used[i]
-    ]
-
-
-def _patches(local: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a row for each patch: where it is, how well it is seen, what remains."""
-    scores = np.array(local["patch_scores"])
-    rows = np.array(local["tracks"], dtype=np.float64).reshape(-1, 5)
-    squares = np.square(np.array(local["residuals"]).reshape(-1, 2)).sum(axis=1)
-    found = []
-    for j, (x, y, z) in enumerate(local["points"]):
-        mine = rows[:, 1] == j
-        seen = scores[:, j] > 0
-        found.append(
-            {
-                "patch": j + 1,
-                "X [Å]": x,
-                "Y [Å]": y,
-                "Z [Å]": z,
-                "views": int(mine.sum()),
-                "correlation": float(np.median(scores[seen, j])) if seen.any() else 0.0,
-                "standard error [Å]": float(np.median(rows[mine, 4])) if mine.any() else None,
-                "residual [Å]": float(np.sqrt(squares[mine].mean())) if mine.any() else None,
-                "kept": float(np.mean(np.array(local["weights"])[mine])) if mine.any() else 0.0,
-            }
-        )
-    return found
+def check_regions(work: Work, parameters: MarkerfreeParameters) -> None:
+    """Raise WrongParameter for a region outside of the movies."""
+    binning = work.image_pixel_size / work.record.acquisition.pixel_size
+    ny, nx = (round(n * binning) for n in work.input("dose").images().shape[1:])
+    for x, y in parameters.regions_listed():
+        if not (0 <= x < nx and 0 <= y < ny):
+            raise WrongParameter(
+                f"{work.series.name}: region {x:g},{y:g} is outside of the views of {nx}×{ny} "
+                "pixels: correct markerfree.regions"
+            )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tasks import plots, plots_ctf, plots_erase, plots_motion
 from tasks.plots_alignment import alignment_plots
+from tasks.plots_patches import patch_plots
 from tasks.plots_thickness import thickness_plot
 from tasks.report import slices
 from tasks.result import Result
@@ -32,7 +33,8 @@ def pictures_of(result: Result, branch: str) -> list[plots.Plot | plots.Picture]
         drawn = (plots_erase.extremes_plot(record, result),)
     elif result.step in ("coarse", "align", "markerfree"):
         of_beads = alignment_plots(record, result, None) if result.step == "align" else ()
-        drawn = (plots.shift_plot(record), *of_beads)
+        patches = patch_plots(record, result) if result.step == "markerfree" else ()
+        drawn = (plots.shift_plot(record), *of_beads, *patches)
     elif result.step == "thickness":
         drawn = (thickness_plot(result),)
     elif result.step in ("reconstruct", "ctf3d"):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from tasks import approvals
-from tasks.choice import is_open, settled
+from tasks.choice import is_open, settled, settled_ctf, usable_ctf
 from tasks.errors import NotThere, UnusableData, one_line
 from tasks.locks import holder_of
-from tasks.parameters import CoarseParameters, Parameters, Pipeline
+from tasks.parameters import CoarseParameters, MarkerfreeParameters, Parameters, Pipeline
 from tasks.result import Result
 from tasks.result_keys import result_key
 from tasks.session_axes import settled_axis
@@ -59,6 +59,10 @@ def plan(
         parameters = approvals.chosen(series, branch, name, getattr(pipeline, name))
         if isinstance(parameters, CoarseParameters):
             parameters = settled_axis(parameters, series.project.url, series.name, branch)
+        if isinstance(parameters, MarkerfreeParameters) and parameters.use_ctf == "auto":
+            if "ctf" not in names and (known_ctf := usable_ctf(series, branch, keys)):
+                keys["ctf"] = known_ctf
+            parameters = settled_ctf(parameters, "ctf" in names or "ctf" in keys)
         if is_open(parameters):
             why = "the beads decide which alignment is used"
             planned[name] = _without_key(series, name, branch, why, "to do")

@@ -19,6 +19,7 @@ from tasks.errors import NotThere
 from tasks.export_motion import local_fields
 from tasks.formats.files import write_text
 from tasks.plots_alignment import alignment_plots
+from tasks.plots_patches import patch_plots
 from tasks.plots_thickness import thickness_plot
 from tasks.record import TiltSeries
 from tasks.result import Result
@@ -126,6 +127,7 @@ def _chapter(series: Series, branch: str) -> dict[str, Any]:
         "plots": [
             *_plots(record, results["motion"], results["ctf"], results["erase"]),
             *alignment_plots(record, results["align"], results["erase"]),
+            *patch_plots(record, results["markerfree"]),
             *filter(None, [thickness_plot(results["thickness"])]),
         ],
         "spectra": _spectra(record, results["ctf"]),
@@ -174,6 +176,9 @@ def _step(result: Result, attributes: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": (ended - started).total_seconds(),
         "ended": ended,
         "table": attributes["table"],
+        "patches": attributes.get("patches") or [],
+        "held_out": attributes.get("held_out") or {},
+        "refined": attributes.get("refined") or [],
     }
 
 

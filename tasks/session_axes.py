@@ -35,9 +35,20 @@ def contradictions(project: str, branch: str = "main") -> dict[str, str]:
     found = {}
     for name, witness in witnesses.items():
         others = [other for key, other in witnesses.items() if key != name]
-        if reason := against_others(witness, others):
+        if reason := against_others(witness, others) or _against_hand(of.series(name), branch):
             found[name] = reason
     return found
+
+
+def _against_hand(series: Series, branch: str) -> str:
+    """Return how the spectra contradict the hand that the user gave, nothing if they do not."""
+    known = series.record(branch).handedness
+    if known is None or not known.forced or known.measured in (None, known.hand):
+        return ""
+    return (
+        f"the defocus gradient shows hand {known.measured:+d}, {known.hand:+d} was given: the tilt "
+        "axis is wrong by 180°, or the hand"
+    ).replace("-", "−")
 
 
 def settled_axis(

@@ -142,7 +142,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "coarse",
-            version=4,
+            version=5,
             reads=("views.tilt_angle", "acquisition.tilt_axis", "acquisition.pixel_size"),
             about="align the views by cosine-stretched cross-correlation",
             inputs=("dose", "exclude"),
@@ -172,7 +172,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "markerfree",
-            version=4,
+            version=5,
             reads=(
                 "views.tilt_angle",
                 "views.order",
@@ -183,11 +183,11 @@ STEPS: dict[str, Step] = {
             ),
             about="refine the alignment, global and local, by matching projections of the specimen",
             inputs=("dose", "exclude", "coarse"),
-            asks={"use_ctf": ("ctf",), "joins_beads": ("fiducials",)},
+            asks={"reads_ctf": ("ctf",), "joins_beads": ("fiducials",)},
         ),
         Step(
             "thickness",
-            version=2,
+            version=3,
             reads=(
                 "views.tilt_angle",
                 "views.prior_dose",
@@ -196,7 +196,7 @@ STEPS: dict[str, Step] = {
             ),
             about="measure thickness, height, pitch and rise of the specimen",
             inputs=("dose", "exclude", "{alignment_step}"),
-            asks={"use_ctf": ("ctf",), "erase_gold": ("align",)},
+            asks={"reads_ctf": ("ctf",), "erase_gold": ("align",)},
         ),
         Step(
             "ctf2d",

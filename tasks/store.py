@@ -245,9 +245,12 @@ class Series:
         pointers = {step: self.pointer(branch, step) for step in STEPS}
         keys = {step: key for step, key in pointers.items() if key is not None}
         used = self._alignment_of(keys)
-        return self.record_of(
-            {step: key for step, key in keys.items() if step == used or step not in ALIGNMENTS}
-        )
+        kept = {s: key for s, key in keys.items() if s == used or s not in ALIGNMENTS}
+        if used is not None:
+            # What it began with may have left out views.
+            inputs = self.result(used, keys[used]).attributes().get("inputs", {})
+            kept |= {step: key for step, key in inputs.items() if step in ALIGNMENTS}
+        return self.record_of(kept)
 
     def _alignment_of(self, keys: Mapping[str, str]) -> str | None:
         """Return the step that decides a branch's geometry: its tomogram's, or the best there."""

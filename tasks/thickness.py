@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from math import ceil
+from math import ceil, inf, nan
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,9 @@ from tasks.work import Outcome, Work, begin, step_task
 
 VIEWS_PER_UNIT = 6
 LEAST_VIEWS = 5
+# Measurements that tell no height, and what is then said to.
+WITHOUT_HEIGHT = ("attenuation", "ctf")
+HEIGHT = "tomogram, for the height"
 LEAST_TILE = 12  # voxels: side of a tile; smaller fields have fewer tiles
 LEAST_SIDE = 36  # voxels; smaller fields are reduced less
 
@@ -66,7 +69,7 @@ def thickness(
         size = particle_size(rows, [view.tilt for view in views], voxel)
     estimates = _estimates(work, views, voxel, size, parameters)
     together = verdict(estimates)
-    word, reasons = judged(together, estimates, parameters.height)
+    word, reasons = judged(together, estimates, parameters.height, silent(parameters))
     return _finished(
         work,
         together.slab,
@@ -148,9 +151,10 @@ def _estimates(
         diameter = float(alignment.attributes().get("diameter_A") or 100.0)
         found.append(from_beads(np.asarray(alignment.array("points")[:]), diameter))
     profiles = _profiles(work, views, voxel, parameters)
-    if asked("tomogram", parameters):
+    if asked("tomogram", parameters) or parameters.method in WITHOUT_HEIGHT:
         with threadpool_limits(1):
-            found.append(_by_tomogram(profiles, size, parameters))
+            by_tomogram = _by_tomogram(profiles, size, parameters)
+        found.append(by_tomogram if asked("tomogram", parameters) else _height_of(by_tomogram))
     if asked("attenuation", parameters):
         record = work.record
         means = np.array(work.input("motion").attributes()["means"])
@@ -160,9 +164,24 @@ def _estimates(
         tilts = [view.tilt for view in views]
         free_path = parameters.mean_free_path
         found.append(from_attenuation(means[list(record.included)], tilts, free_path))
-    if parameters.use_ctf and asked("ctf", parameters):
+    if parameters.reads_ctf and asked("ctf", parameters):
         found.append(_by_ctf(work, views))
     return found
+
+
+def silent(parameters: ThicknessParameters) -> str:
+    """Return why the measurement that is asked for cannot be made, nothing where it can."""
+    if parameters.method == "beads" and parameters.alignment_step != "align":
+        return (
+            f"the alignment is {parameters.alignment_step}, and beads are known where they were "
+            "aligned by: use --alignment fiducial, or another --method"
+        )
+    return ""
+
+
+def _height_of(estimate: Estimate) -> Estimate:
+    """Return what a quick tomogram says of height and slope only."""
+    return replace(estimate, method=HEIGHT, thickness=nan, thickness_error=inf)
 
 
 def asked(method: str, parameters: ThicknessParameters) -> bool:

@@ -16,7 +16,7 @@ NAMES = {"centre": "z-centre", "rise": "x-tilt"}
 
 
 def judged(
-    together: Verdict, estimates: Sequence[Estimate], height: float
+    together: Verdict, estimates: Sequence[Estimate], height: float, silent: str = ""
 ) -> tuple[str, list[str]]:
     """Return good, doubtful or failed, and why.
 
@@ -27,12 +27,14 @@ def judged(
         That it is made of.
     height : float
         Of the quick tomogram [Å].
+    silent : str
+        Why what was asked for cannot be measured, if so.
     """
     slab = together.slab
     if not isfinite(slab.thickness) or not isfinite(slab.centre):
         lacking = "thickness" if not isfinite(slab.thickness) else "height"
-        silent = ", ".join(e.method for e in estimates)
-        return "failed", [f"nothing tells the {lacking}: asked were {silent or 'none'}"]
+        asked = ", ".join(e.method for e in estimates) or "none"
+        return "failed", [f"nothing tells the {lacking}: {silent or f'asked were {asked}'}"]
     if not THINNEST <= slab.thickness <= height:
         return "failed", [
             f"a thickness of {slab.thickness:.0f} Å is not within {THINNEST:.0f} Å and the quick "

@@ -16,7 +16,9 @@ from kernels.hybrid import LEAST_BEADS, Hybrid, join_beads
 from kernels.match_verdict import judge
 from kernels.matching_slab import slab_of_series
 from kernels.patch_align import Local, align_patches
+from kernels.patch_field import LEAST_PATCHES
 from kernels.patches import patch_grid
+from kernels.threads import thread_count
 from kernels.tilt_offset import Estimate, Offset, combine, from_intensity
 from kernels.tracks import Tracks
 from tasks.alignment import stored
@@ -27,6 +29,7 @@ from tasks.result import Result
 
 # Share of the field over which patches are laid: beyond, few views see them.
 FIELD = 0.9
+NOT_ASKED = "not asked for"
 
 
 def align_views(
@@ -39,7 +42,7 @@ def align_views(
     pretilt: tuple[float, float] | None,
     hand: tuple[int, int] | None,
     raw_pixel_size: float,
-    threads: int,
+    threads: int | None,
     parameters: MarkerfreeParameters,
     beads: Tracks | None = None,
 ) -> dict[str, Any]:
@@ -59,13 +62,13 @@ def align_views(
     times : (n,)
         Dose received before each view, scaled to 0 … 1.
     pretilt : (angle, error), optional
-        Tilt offset as the defocus gradient has it [degrees].
+        Tilt offset of `views` as the defocus gradient has it [degrees].
     hand : (expected, shown), optional
         See `kernels.match_verdict.judge`.
     raw_pixel_size : float
         Of the movies, in which regions are given [Å].
-    threads : int
-        The report does not depend on it.
+    threads : int, optional
+        By default as many as this process may use; the report does not depend on it.
     parameters : MarkerfreeParameters
     beads : Tracks, optional
         Those that are joined with the patches.
@@ -89,7 +92,7 @@ def align_views(
         parameters.rounds,
     )
     taking = [flag and i not in aligned.lost for i, flag in enumerate(used)]
-    moved, offset = list(aligned.matched.views), Offset(None, None, (), "not measured")
+    moved, offset = list(aligned.matched.views), Offset(None, None, (), NOT_ASKED)
     slab = slab_of_series(images, moved, pixel_size, taking, aligned.thickness)
     if parameters.tilt_offset != "off":
         rows = [i for i, flag in enumerate(taking) if flag]
@@ -123,7 +126,7 @@ def align_views(
             aligned.thickness,
             times,
             half_width,
-            threads=threads,
+            threads=threads or thread_count(),
         )
         moved = list(local.views)
     hybrid = None
@@ -131,7 +134,9 @@ def align_views(
         hybrid = join_beads(moved, local.deformation, local.patched.tracks, beads, times)
         moved = list(hybrid.views)
         local = replace(local, deformation=hybrid.deformation)
-    verdict = judge(aligned, used, pixel_size, local, hand)
+    lacking = unmeasured(parameters, local, beads, hybrid) if aligned.matched.score > 0 else ()
+    verdict = judge(aligned, used, pixel_size, local, hand, lacking, parameters.leave_out)
+    applied = parameters.tilt_offset == "apply" and offset.angle is not None
     return {
         "views": [asdict(view) for view in moved],
         "used": taking,
@@ -140,12 +145,37 @@ def align_views(
         "moves": np.hypot(*aligned.matched.moves.T).tolist(),
         "depths": list(aligned.matched.depths),
         "axis": told_axis(aligned),
-        "offset": {**asdict(offset), "applied": parameters.tilt_offset == "apply"},
+        "offset": {**asdict(offset), "applied": applied and verdict.word != "failed"},
         "slab": asdict(slab) if slab else None,
         "verdict": asdict(verdict),
         "local": told_local(local, times, half_width) if local else None,
         "hybrid": told_hybrid(hybrid) if hybrid else None,
     }
+
+
+def unmeasured(
+    parameters: MarkerfreeParameters,
+    local: Local | None,
+    beads: Tracks | None,
+    hybrid: Hybrid | None,
+) -> list[str]:
+    """Return what was asked for and could not be measured, and why."""
+    found = []
+    if local is not None and local.field is None:
+        seen, asked = len(np.unique(local.patched.tracks.point)), len(local.patched.points)
+        found.append(
+            f"local deformation not measured: {seen} of {asked} patches are seen, "
+            f"{LEAST_PATCHES} are needed"
+        )
+    if parameters.joins_beads and (hybrid is None or hybrid.beads < LEAST_BEADS):
+        if beads is None:
+            why = "the fiducials step has none"
+        elif hybrid is None:
+            why = "there are no patches to join them with"
+        else:
+            why = f"{hybrid.beads} seen in views enough, {LEAST_BEADS} are needed"
+        found.append(f"beads not joined: {why}")
+    return found
 
 
 def patch_layout(
@@ -201,6 +231,10 @@ def told_local(local: Local, times: Sequence[float], half_width: float) -> dict[
         "model": None if field is None else field.model.name,
         "changes": list(local.changes),
         "refined": list(local.refined),
+        "shift_errors": [
+            [float(error) if np.isfinite(error) else None for error in errors]
+            for errors in ([] if field is None else field.shift_errors)
+        ],
     }
 
 

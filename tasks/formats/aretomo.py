@@ -3,12 +3,12 @@
 Lengths are pixels of the raw stack, angles degrees. ROT is the tilt axis, counter-clockwise from
 image +y; TX, TY is where the specimen's origin appears from the raw image's centre, so that IMOD's
 transform of the same view is A = R(−ROT) / GMAG, d = −A (TX, TY). AreTomo 3 counts sections from
-1, earlier releases and its relatives from 0: a file with a section 0 counts from 0.
+1, earlier releases and its relatives from 0: a file with a section 0, dark or not, counts from 0.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,10 @@ COLUMNS = ("SEC", "ROT", "GMAG", "TX", "TY", "SMEAN", "SFIT", "SCALE", "BASE", "
 
 @dataclass(frozen=True)
 class AlnView:
-    """One view: section from 0, tilt and axis [degrees], magnification, shift [raw pixels]."""
+    """One view: section from 0, tilt and axis [degrees], magnification, shift [raw pixels].
+
+    `line` is where a file has it, from 1.
+    """
 
     section: int
     tilt: float
@@ -31,6 +34,7 @@ class AlnView:
     magnification: float
     shift_x: float
     shift_y: float
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class Alignment:
         Offsets of the tilt angle, which TILT holds already, and about x [degrees].
     thickness : float or None
         Of the specimen [raw pixels].
+    sure : bool
+        Whether the file itself shows from which number it counts: it has a section 0, or the last.
     """
 
     size: tuple[int, int, int]
@@ -84,6 +90,7 @@ class Alignment:
     alpha: float = 0.0
     beta: float = 0.0
     thickness: float | None = None
+    sure: bool = field(default=True, compare=False)
 
 
 def is_aln(path: StrPath) -> bool:
@@ -101,7 +108,7 @@ def read_aln(path: StrPath) -> Alignment:
     """
     head: dict[str, list[str]] = {}
     dark: list[tuple[int, float]] = []
-    rows: list[list[float]] = []
+    rows: list[tuple[int, list[float]]] = []
     local: list[LocalShift] = []
     in_local = False
     for n, raw in enumerate(read_lines(path), 1):
@@ -126,18 +133,26 @@ def read_aln(path: StrPath) -> Alignment:
                     path, f"{len(words)} columns in {shown(line)}", f"{len(COLUMNS)} are needed", n
                 )
             values = zip(COLUMNS, words, strict=False)
-            rows.append([number(path, word, name, n) for name, word in values])
+            rows.append((n, [number(path, word, name, n) for name, word in values]))
     if len(head.get("RawSize", ())) != 3 or not rows:
         raise FormatError(path, "has no RawSize, or no views", "give an .aln file of AreTomo")
     size = [whole(path, word, "RawSize") for word in head["RawSize"]]
-    first = 0 if any(row[0] == 0 for row in rows) else 1
-    views = tuple(AlnView(round(r[0]) - first, r[9], r[1], r[2], r[3], r[4]) for r in rows)
+    numbers = {round(row[0]) for _, row in rows} | {section for section, _ in dark}
+    first = 0 if 0 in numbers else 1
+    views = tuple(AlnView(round(r[0]) - first, r[9], r[1], r[2], r[3], r[4], n) for n, r in rows)
     wrong = next((v for v in views if not 0 <= v.section < size[2] or v.magnification <= 0), None)
     if wrong is not None:
         raise FormatError(
             path,
             f"section {wrong.section + first} of {size[2]}, magnification {wrong.magnification:g}",
             "correct the line",
+            wrong.line,
+        )
+    sections = [v.section for v in views]
+    twice = next((v for i, v in enumerate(views) if v.section in sections[:i]), None)
+    if twice is not None:
+        raise FormatError(
+            path, f"section {twice.section + first} again", "leave one of them", twice.line
         )
 
     def offset(name: str) -> float:
@@ -151,6 +166,7 @@ def read_aln(path: StrPath) -> Alignment:
         offset("AlphaOffset"),
         offset("BetaOffset"),
         offset("Thickness") if head.get("Thickness") else None,
+        first == 0 or size[2] in numbers,
     )
 
 

@@ -65,7 +65,10 @@ def write_tilt(
     angle_offset: float = 0.0,
     excluded: Sequence[int] = (),
     radial: tuple[float, float] = (0.35, 0.035),
+    hamming_from: float | None = None,
+    exact_size: int | None = None,
     sirt_like_iterations: int = 0,
+    logarithm: bool = False,
     mode: int = 2,
     scale: tuple[float, float] = (0.0, 1.0),
 ) -> None:
@@ -86,8 +89,15 @@ def write_tilt(
     radial
         Cut-off and sigma of the radial filter [cycles per binned pixel]; the file has √2 sigma
         for the fall-off, which every release of IMOD takes as the same filter.
+    hamming_from
+        Start of the Hamming-like filter, which takes the place of `radial` [cycles per binned
+        pixel].
+    exact_size
+        Of the object, for the exact filter [unbinned pixels].
     sirt_like_iterations
-        Of FakeSIRTiterations; 0 for the plain ramp.
+        Of FakeSIRTiterations; 0 for the plain ramp. Not with `exact_size`.
+    logarithm
+        Whether to take the logarithm of the views.
     mode, scale
         MRC mode of the output; what is added to its values, and their factor after that.
     """
@@ -103,7 +113,11 @@ def write_tilt(
         ("THICKNESS", f"{volume.thickness}"),
         ("WIDTH", f"{volume.width}"),
         ("SLICE", f"{volume.slices[0]} {volume.slices[1]}"),
-        ("RADIAL", f"{radial[0]:g} {radial[1] * LEGACY_FALLOFF:.5f}"),
+        ("RADIAL", f"{radial[0]:g} {radial[1] * LEGACY_FALLOFF:.5f}")
+        if hamming_from is None
+        else ("HammingLikeFilter", f"{hamming_from:g}"),
+        *([("ExactFilterSize", f"{exact_size}")] if exact_size else []),
+        *([("LOG", "0.0")] if logarithm else []),
         ("XAXISTILT", "0"),
         ("SCALE", f"{scale[0]:g} {scale[1]:g}"),
         ("PERPENDICULAR", ""),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, Self
+from math import isfinite, nan
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.parameters.base import Pair, Parameters
 
-LEAST_REGIONS = 4  # fewer cannot tell a deformation from a shift
+LEAST_PATCHES = 4  # fewer cannot tell a deformation from a shift
 
 
 class MarkerfreeParameters(Parameters):
@@ -50,8 +51,10 @@ class MarkerfreeParameters(Parameters):
         description="adjust the views to patches and to the beads that the fiducials step found, "
         "however few, where beads left out agree; auto: in runs that looked for beads",
     )
-    use_ctf: bool = Field(
-        False, description="check hand and tilt offset against the defocus gradient of the ctf step"
+    use_ctf: Literal["auto", "yes", "no"] = Field(
+        "auto",
+        description="check hand and tilt offset against the defocus gradient of the ctf step; "
+        "auto: an offset that is applied, where that step has been run",
     )
     leave_out: bool = Field(
         True,
@@ -63,6 +66,17 @@ class MarkerfreeParameters(Parameters):
     def joins_beads(self) -> bool:
         """Whether the beads are read."""
         return self.beads == "join"
+
+    @property
+    def reads_ctf(self) -> bool:
+        """Whether the result of the ctf step is read; of auto, only once it is settled."""
+        return self.use_ctf == "yes"
+
+    @field_validator("use_ctf", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: Any) -> Any:
+        # YAML's yes is a truth value, and so was this parameter once.
+        return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
     def regions_listed(self) -> list[tuple[float, float]]:
         """Return the regions as numbers x, y."""
@@ -77,14 +91,26 @@ class MarkerfreeParameters(Parameters):
     @model_validator(mode="after")
     def _regions_are_places(self) -> Self:
         listed = self.regions_listed()
-        if listed and len(listed) < LEAST_REGIONS:
-            raise ValueError(f"{len(listed)} regions, at least {LEAST_REGIONS} are needed")
+        if listed and len(listed) < LEAST_PATCHES:
+            raise ValueError(f"{len(listed)} regions, at least {LEAST_PATCHES} are needed")
+        return self
+
+    @model_validator(mode="after")
+    def _patches_are_enough(self) -> Self:
+        across, along = self.patches
+        if self.local and not self.regions.strip() and across * along < LEAST_PATCHES:
+            raise ValueError(
+                f"patches {across},{along}: at least {LEAST_PATCHES} in all are needed, such as "
+                "2,2; or use --no-local"
+            )
         return self
 
 
 def _place(text: str) -> tuple[float, float]:
     try:
         x, y = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise ValueError(f"{text!r} is no place, such as 1200,3000") from error
+    except ValueError:
+        x = y = nan
+    if not (isfinite(x) and isfinite(y)):
+        raise ValueError(f"regions: {text!r} is no place, such as 1200,3000")
     return x, y

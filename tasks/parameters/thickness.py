@@ -15,7 +15,8 @@ class ThicknessParameters(Aligned):
 
     method: Literal["auto", "beads", "tomogram", "attenuation", "ctf"] = Field(
         "auto",
-        description="what is measured with; auto: all that there is, and whether it agrees",
+        description="what is measured with; auto: all that there is, and whether it agrees; "
+        "attenuation and ctf tell no height, which is then the quick tomogram's",
     )
     pixel_size: float = Field(
         20.0, ge=8, le=30, description="pixel that the views are reduced to at least [Å]"
@@ -37,5 +38,12 @@ class ThicknessParameters(Aligned):
         3000.0, gt=0, description="path over which ice takes 63 % of the beam away [Å]"
     )
     use_ctf: bool = Field(
-        False, description="also take thickness and pre-tilt as the ctf step has measured them"
+        False,
+        description="also take thickness and pre-tilt as the ctf step has measured them; "
+        "method=ctf does",
     )
+
+    @property
+    def reads_ctf(self) -> bool:
+        """Whether the result of the ctf step is read."""
+        return self.use_ctf or self.method == "ctf"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,12 @@ import pytest
 import reference
 
 from flows.options import pipeline_from, validated
-from tasks.steps import STEPS
+from tasks.branches import begin_branch
+from tasks.choice import settled_step
+from tasks.parameters import Execution
+from tasks.steps import STEPS, inputs_of
+from tasks.store import parse_project
+from tasks.work import begin
 
 GROUP = reference.command_line()
 MODELS = {name: model for name, (_, model) in reference.models().items()}
@@ -62,6 +68,45 @@ def test_a_command_in_a_block_parses(command: doc_pages.Command) -> None:
 def test_a_wrong_command_would_be_noticed(line: str, told: str) -> None:
     with pytest.raises(Exception, match=told):
         check(tuple(line.split()))
+
+
+STEPS_ON_BRANCHES = [
+    command
+    for command in ALL
+    if command.words[0] in STEPS and "--branch" in command.words and command.run
+]
+
+
+@pytest.mark.parametrize("command", STEPS_ON_BRANCHES, ids=str)
+def test_a_step_on_a_branch_of_its_own_finds_what_it_reads(
+    command: doc_pages.Command,
+    finished_project: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a project where all is done on main: as far as the work could begin."""
+    name = command.words[0]
+    given = GROUP.commands[name].make_context(name, list(command.words[1:])).params
+    chosen = {k: given[k] for k in MODELS[name].model_fields if given[k] not in (None, (), [])}
+    parameters: Any = validated(MODELS[name], chosen)
+    project = str(shutil.copytree(finished_project, tmp_path / "p.zarr"))
+    series = parse_project(project).series("TS_01")
+    monkeypatch.chdir(tmp_path)
+    for file in filter(None, (getattr(parameters, name) for name in STEPS[name].files)):
+        Path(file).touch()
+    parameters = settled_step(parameters, project, "TS_01", "main")
+    for side in inputs_of(STEPS[name], parameters):  # what the page has run before
+        if series.pointer("main", side) is None:
+            result = series.result(side, "0" * 12)
+            result.finish({"step": side, "inputs": {}, "decides": {}})
+            series.point("main", side, result.key)
+    assert begin_branch(series, given["branch"], name, parameters)
+    work = begin(name, project, "TS_01", parameters, given["branch"], Execution(cluster="threads"))
+    assert work.inputs == {step: series.pointer("main", step) for step in work.inputs}
+
+
+def test_pages_have_steps_on_branches_of_their_own() -> None:
+    assert len(STEPS_ON_BRANCHES) >= 5
 
 
 def options_of(command: Any) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import array_api_strict
@@ -238,6 +239,44 @@ def test_empty_views_are_left_out_and_declared() -> None:
     verdict = judge(found, used(), PIXEL)
     assert verdict.word == "doubtful"
     assert "views 9, 10, 11" in verdict.reasons[0]
+
+    kept = judge(found, used(), PIXEL, left_out=False)
+    assert kept.reasons[0].startswith("used, though they do not match the others: views 9")
+
+
+def test_what_was_asked_for_and_not_measured_is_doubtful() -> None:
+    truth, images = series()
+    found = align_series(images, misplaced(truth, 10), PIXEL, used(), axis="fixed", rounds=2)
+    verdict = judge(found, used(), PIXEL, unmeasured=["beads not joined: none"])
+    assert (verdict.word, verdict.reasons) == ("doubtful", ("beads not joined: none",))
+
+
+@pytest.mark.parametrize("truth", [0.0, 25.0, 57.3, -88.7, 91.4])
+def test_a_wide_search_of_the_axis_goes_everywhere(truth: float) -> None:
+    tried = []
+
+    def trial(angle: float) -> Any:
+        tried.append(angle)
+        away = (angle - truth + 90) % 180 - 90
+        # A hill around the axis, and another one where the search begins.
+        score = np.exp(-0.5 * (away / 4) ** 2) + 0.5 * np.exp(-0.5 * (angle / 4) ** 2)
+        return SimpleNamespace(score=float(score), scores=np.full(12, score))
+
+    _, turn = climb(trial, 90.0, 1.0)
+    assert (turn.angle - truth + 90) % 180 - 90 == pytest.approx(0.0, abs=0.1)
+    assert not turn.at_end
+    assert len(tried) < 70
+    if abs(truth) > 10:
+        _, near = climb(trial, 8.0, 1.0)
+        assert abs(near.angle) <= 8
+
+
+def test_an_axis_far_off_is_found_where_the_search_is_wide() -> None:
+    truth, images = series()
+    start = misplaced(truth, 20, axis=AXIS - 60)
+    found = align_series(images, start, PIXEL, used(), axis_search=90.0)
+    assert found.matched.views[5].axis == pytest.approx(AXIS, abs=0.15)
+    assert rigid_rms(found.matched.views, truth) < 2.0
 
 
 def test_views_of_nothing_fail() -> None:

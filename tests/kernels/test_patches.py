@@ -140,9 +140,9 @@ def test_empty_views_give_no_observations() -> None:
 
 
 def planted_tracks(
-    deformation: Deformation | None, noise: float, wrong: float = 0.0
+    deformation: Deformation | None, noise: float, wrong: float = 0.0, seed: int = 6
 ) -> tuple[Tracks, list[View], np.ndarray]:
-    rng = np.random.default_rng(6)
+    rng = np.random.default_rng(seed)
     centres, _ = layout(4)
     points = np.column_stack([centres, rng.uniform(-200, 200, len(centres))])
     views = [View(t, 84.0, *rng.uniform(-40, 40, 2)) for t in TILTS]
@@ -213,6 +213,42 @@ def test_the_error_of_a_field_that_is_no_polynomial_is_told() -> None:
     real = float(np.sqrt((error**2).sum(axis=1).mean()))
     assert real > 2  # a polynomial cannot follow
     assert real / 3 < found.error < 3 * real
+
+
+@pytest.mark.parametrize("height", [0.0, 80.0])
+def test_errors_of_shifts_are_as_large_as_the_shifts_are_off(height: float) -> None:
+    off, told = [], []
+    for seed in range(8):
+        bent = dome(height) if height else None
+        tracks, views, points = planted_tracks(bent, 2.0, seed=seed)
+        found = fit_field(tracks, views, points, TIMES, FIELD / 2, variables=())
+        assert (found.deformation is not None) == bool(height)
+        raw = [
+            (b.shift_x - a.shift_x, b.shift_y - a.shift_y)
+            for a, b in zip(views, found.views, strict=True)
+        ]
+        matrices = np.stack([image_matrix(view) for view in views])
+        seen = np.linalg.solve(matrices, np.array(raw)[..., None]).ravel()
+        # The specimen as a whole may be anywhere.
+        rows = np.stack([tilt_rotation(view)[:2] for view in views]).reshape(-1, 3)
+        seen -= rows @ np.linalg.lstsq(rows, seen, rcond=None)[0]
+        off.append(np.einsum("vab,vb->va", matrices, seen.reshape(-1, 2)))
+        told.append(found.shift_errors)
+    expected = np.sqrt(np.mean(np.square(told)))
+    assert np.sqrt(np.mean(np.square(off))) == pytest.approx(expected, rel=0.2)
+    if not height:
+        assert expected == pytest.approx(2.0 / np.sqrt(16), rel=0.2)
+
+
+def test_errors_of_shifts_grow_where_fewer_patches_are_seen() -> None:
+    tracks, views, points = planted_tracks(None, 2.0)
+    some = (tracks.view != 7) & ((tracks.view != 3) | (tracks.point < 4))
+    less = tracks.chosen(some)
+    found = fit_field(less, views, points, TIMES, FIELD / 2, variables=())
+    assert np.isnan(found.shift_errors[7]).all()
+    rest = np.delete(found.shift_errors, [3, 7], axis=0)
+    assert np.isfinite(rest).all()
+    assert np.hypot(*found.shift_errors[3]) > 1.4 * np.median(np.hypot(*rest.T))
 
 
 def test_wrong_places_are_disregarded() -> None:

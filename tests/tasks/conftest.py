@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tasks import plots_ctf, plots_ctf_view, plots_erase, plots_motion, plots_power
-from tasks.choice import settled
+from tasks.choice import settled, settled_ctf, usable_ctf
 from tasks.parameters import Pipeline
 from tasks.record import Acquisition, FileIdentity, ImportedField, TiltSeries, View
 from tasks.result import Result
@@ -190,6 +190,10 @@ class FakeRun:
 
     def align(self, step: str, seed: int = 2, x_tilt: float = 0.0) -> Result:
         """Write a geometry for each view that is not excluded."""
+        if step == "markerfree":
+            there = bool(usable_ctf(self.series, self.branch))
+            chosen = settled_ctf(self.pipeline.markerfree, there)
+            self.pipeline = self.pipeline.model_copy(update={"markerfree": chosen})
         rng = np.random.default_rng(seed)
         geometry: list[dict[str, Any]] = [
             {

@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from kernels.geometry import View, aligned_from_raw
 from tasks.coarse import coarse
 from tasks.errors import UnusableData
+from tasks.import_alignment import Taken
 from tasks.parameters import CoarseParameters, Execution
 from tasks.store import Series, parse_project
 
@@ -95,9 +96,9 @@ def test_the_geometry_can_come_from_a_file(
 ) -> None:
     asked = []
 
-    def imported_geometry(path: Path, record: object, shape: object, pixel: float) -> list[View]:
+    def imported_geometry(path: Path, record: object, shape: object, pixel: float) -> Taken:
         asked.append((path, shape, pixel))
-        return [View(float(i), 80.0, 10.0 * i, -5.0) for i in range(7)]
+        return Taken([View(float(i), 80.0, 10.0 * i, -5.0) for i in range(7)], frozenset())
 
     module = ModuleType("tasks.import_alignment")
     module.imported_geometry = imported_geometry  # type: ignore[attr-defined]
@@ -115,6 +116,28 @@ def test_the_geometry_can_come_from_a_file(
     (tmp_path / "TS_01.xf").write_text("1 0 0 1 2 0\n")
     run(alignment_from=str(tmp_path / "{TS}.xf"))
     assert series.current("main", "coarse").key != key
+
+
+def test_views_that_a_file_leaves_out_are_left_out_and_named(
+    run: Run, series: Series, tmp_path: Path
+) -> None:
+    kept = [i for i in range(1, 7) if i != 4]
+    angles = [view.tilt_angle for view in series.imported().views]
+    lines = [f"{i + 1} 85.3 1 {i} 0 1 1 1 0 {angles[i]}" for i in kept]
+    head = "# AreTomo Alignment\n# RawSize = 128 128 7\n# BetaOffset = 0.50\n"
+    (tmp_path / "TS_01.aln").write_text(head + "\n".join(lines) + "\n")
+    message, attributes = run(alignment_from=str(tmp_path / "{TS}.aln"))
+    assert message == (
+        "5 views, alignment from TS_01.aln; left out, as they are not in it: "
+        f"5 ({angles[4]:.0f}°); its BetaOffset of 0.5° about x is not applied"
+    )
+    for later in ("align", "markerfree"):
+        series.point("main", later, None)
+    series.point("main", "reconstruct", None)
+    record = series.record("main")
+    assert record.views[4].excluded == "not in TS_01.aln"
+    assert record.included == (1, 2, 3, 5, 6)
+    assert [row["view"] for row in attributes["table"]] == [2, 3, 4, 6, 7]
 
 
 def test_a_missing_file_is_named(run: Run, tmp_path: Path) -> None:

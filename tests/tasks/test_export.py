@@ -273,6 +273,59 @@ def test_without_a_tomogram_the_commands_are_those_of_the_default_one(
     assert tilt["FULLIMAGE"] == "80 96"  # the axis lies along x: sides are swapped
 
 
+@pytest.mark.parametrize(
+    ("parameters", "written", "told"),
+    [
+        ({"weighting": "hamming", "radial_cutoff": 0.2}, {"HammingLikeFilter": "0.2"}, []),
+        ({"weighting": "exact"}, {"ExactFilterSize": "44", "RADIAL": None}, []),
+        ({"weighting": "exact", "sirt_like_iterations": 5}, {"FakeSIRTiterations": None}, ["exac"]),
+        ({"sirt_like_iterations": 5}, {"FakeSIRTiterations": "5", "LOG": None}, []),
+        ({"logarithm": True}, {"LOG": "0.0"}, []),
+        (
+            {"method": "sirt", "sirt_like_iterations": 5, "weighting": "hamming"},
+            {"FakeSIRTiterations": None, "HammingLikeFilter": None},
+            ["our tomogram is of sirt, 15 iterations"],
+        ),
+    ],
+)
+def test_what_imod_knows_of_a_tomogram_is_written_and_the_rest_is_said(
+    fake_run, tmp_path: Path, parameters: dict, written: dict, told: list
+) -> None:  # type: ignore[no-untyped-def]
+    made = ReconstructParameters.model_validate(parameters)
+    run = fake_run(pipeline=Pipeline(reconstruct=made))
+    run.up_to_alignment()
+    run.reconstruct((11, 24, 20), 4)
+    said: list[str] = []
+    export_series(run.series.project.url, "TS_01", "main", "imod", tmp_path, said.append)
+    tilt = read_command(tmp_path / "TS_01" / "tilt.com")
+    for name, value in written.items():
+        if name == "RADIAL":
+            assert name in tilt  # the exact filter is cut off as the ramp is
+        else:
+            assert tilt.get(name) == value
+    assert ("RADIAL" in tilt) == ("HammingLikeFilter" not in tilt)
+    assert len(said) == len(told)
+    assert all(part in line for part, line in zip(told, said, strict=True))
+
+
+def test_a_local_deformation_that_imod_does_not_undo_is_said_first(
+    fake_run, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    run = fake_run(pipeline=Pipeline(reconstruct=ReconstructParameters(method="sart")))
+    run.up_to_alignment(x_tilt=0.5)
+    field = Deformation(np.full((3, 5, 1), 20.0), 60.0)
+    result = run.series.current("main", "markerfree")
+    result.group().update_attributes({DEFORMATION: stored(field, np.linspace(0, 1, 7))})
+    run.reconstruct((11, 24, 20), 4)
+    said: list[str] = []
+    export_series(run.series.project.url, "TS_01", "main", "imod", tmp_path / "i", said.append)
+    assert len(said) == 2
+    assert said[0].startswith("TS_01: tilt.com does not undo the local deformation")
+    assert "sart" in said[1]
+    export_series(run.series.project.url, "TS_01", "main", "aretomo", tmp_path / "a", said.append)
+    assert said[2] == ("TS_01: rotation about x of up to 0.5°: TS_01.aln has no place for it")
+
+
 def test_a_branch_without_results_is_an_error_that_names_the_others(
     fake_run, tmp_path: Path
 ) -> None:  # type: ignore[no-untyped-def]
@@ -411,7 +464,7 @@ def test_aretomos_files_hold_the_alignment(fake_run, tmp_path: Path, bent: bool)
     record = run.series.record("main")
     assert found.size == (96, 80, 7)
     assert found.dark == ((6, record.views[6].tilt_angle),)
-    again = imported_geometry(folder / "TS_01.aln", record, (80, 96), 1.35)
+    again = imported_geometry(folder / "TS_01.aln", record, (80, 96), 1.35).views
     for i in record.included:
         expected = record.geometry(i)
         assert again[i].tilt == pytest.approx(expected.tilt, abs=0.006)

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from tasks.parameters import CoarseParameters
+from tasks.record import Handedness
 from tasks.session_axes import contradictions, settled_axis
+from tasks.store import parse_project
 from tasks.tables import status_rows
 
 Session = Callable[..., str]
@@ -41,6 +43,22 @@ def test_a_series_unlike_the_others_is_told(session: Session, axis: float, told:
 
 def test_series_alike_are_not_told(session: Session) -> None:
     assert contradictions(session(85.3, 85.4, 85.2, 85.3)) == {}
+
+
+@pytest.mark.parametrize(("forced", "measured"), [(True, -1), (True, 1), (True, None), (False, -1)])
+def test_a_hand_that_the_spectra_contradict_is_told(
+    session: Session, forced: bool, measured: int | None
+) -> None:
+    project = session(85.3)  # alone: nobody to agree with
+    series = parse_project(project).series("TS_01")
+    ctf = series.current("main", "ctf")
+    hand = Handedness(hand=1, measured=measured, confidence=0.99, forced=forced)
+    decides = ctf.attributes()["decides"] | {"series": {"handedness": hand.model_dump()}}
+    ctf.group().update_attributes({"decides": decides})
+    found = contradictions(project)
+    assert bool(found) == (forced and measured == -1)
+    if found:
+        assert found["TS_01"].startswith("the defocus gradient shows hand −1, +1 was given: ")
 
 
 def test_a_failed_series_is_no_witness(session: Session) -> None:

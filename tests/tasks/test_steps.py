@@ -66,6 +66,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "patches": (5, 5),
         "regions": "1,1 9,1 1,9 9,9",
         "beads": "join",
+        "use_ctf": "no",
     },
     "motion": {
         "binning": 2.0,

@@ -337,3 +337,18 @@ def test_a_dose_result_without_weighting_stands_for_its_input(project: str) -> N
     result = parse_project(project).series("TS_01").current("main", "dose")
     assert result.images().path == f"TS_01/erase-{erased.key}/images"
     assert result.attributes()["dose_weighted"] is False
+
+
+def test_a_view_that_the_coarse_alignment_leaves_out_stays_out_in_what_rests_on_it(
+    fake_run: Callable[..., Any],
+) -> None:
+    run = fake_run()
+    run.up_to_alignment()
+    rows = run.series.current("main", "coarse").attributes()["decides"]["views"]
+    rows[2] = {"geometry": None, "excluded": "not in TS_01.aln"}
+    run.finish("coarse", views=rows)
+    run.align("markerfree", seed=3)
+    record = run.series.record("main")
+    assert record.views[2].excluded == "not in TS_01.aln"
+    axis = record.views[3].geometry.axis
+    assert axis == pytest.approx(85.4)  # of the marker-free one

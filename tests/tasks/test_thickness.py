@@ -127,10 +127,37 @@ def test_a_slab_is_found_with_and_without_beads(
         assert "unit" not in result.group()
     only = measured(series, alignment="fiducial", method="beads")
     assert [row["method"] for row in only.attributes()["table"]] == ["beads", "chosen"]
-    assert measured(series, alignment="coarse", method="attenuation").attributes()["verdict"] == {
+    assert measured(series, alignment="coarse", method="beads").attributes()["verdict"] == {
         "word": "failed",
-        "reasons": ["nothing tells the height: asked were attenuation"],
+        "reasons": [
+            "nothing tells the thickness: the alignment is coarse, and beads are known where they "
+            "were aligned by: use --alignment fiducial, or another --method"
+        ],
     }
+
+
+def test_what_tells_no_height_has_it_from_the_tomogram(
+    tmp_path: Path, fake_run_class: Any, images: Any, views: list[View]
+) -> None:
+    series = series_of(tmp_path, fake_run_class, images, views)
+    about = measured(series, alignment="coarse", method="attenuation").attributes()
+    methods = [row["method"] for row in about["table"]]
+    assert methods == ["tomogram, for the height", "attenuation", "chosen"]
+    assert about["table"][0]["thickness [Å]"] is None
+    assert about["verdict"]["word"] != "failed"
+    assert about["slab"]["centre"] == pytest.approx(SLAB.centre, abs=0.02 * SLAB.thickness)
+    assert about["slab"]["thickness"] == about["table"][1]["thickness [Å]"]
+    # The CTF's result is read without another word.
+    run = fake_run_class(series, Pipeline(), "main")
+    run.finish("ctf", thickness_error=40.0)
+    key = series.current("main", "ctf").key
+    result = series.result("ctf", key)
+    decides = result.attributes()["decides"] | {"series": {"thickness": 1080.0}}
+    result.group().update_attributes({"decides": decides})
+    about = measured(series, alignment="coarse", method="ctf").attributes()
+    assert about["inputs"]["ctf"] == key
+    assert (about["slab"]["thickness"], about["slab"]["thickness_error"]) == (1080.0, 40.0)
+    assert about["slab"]["centre"] == pytest.approx(SLAB.centre, abs=0.02 * SLAB.thickness)
 
 
 def test_the_plot_has_the_faces_where_they_are(

@@ -46,6 +46,18 @@ def test_a_file_of_another_program_is_read(shared_data: Path) -> None:
     assert found.local == found.dark == ()
 
 
+@pytest.mark.parametrize(("dark", "first"), [("", 1), ("# DarkFrame = 0 0 -3\n", 0)])
+def test_a_dark_section_0_tells_that_a_file_counts_from_0(
+    tmp_path: Path, dark: str, first: int
+) -> None:
+    text = f"# RawSize = 10 20 3\n{dark}1 80 1 0 0 1 1 1 0 0\n2 80 1 0 0 1 1 1 0 3\n"
+    (tmp_path / "a.aln").write_text(text)
+    found = read_aln(tmp_path / "a.aln")
+    assert [view.section for view in found.views] == [1 - first, 2 - first]
+    assert found.dark == (((0, -3.0),) if dark else ())
+    assert found.sure == bool(dark)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -54,6 +66,7 @@ def test_a_file_of_another_program_is_read(shared_data: Path) -> None:
         ("# RawSize = 10 20 1\n1 x 1 0 0 1 1 1 0 0\n", r"line 2: .*'x'"),
         ("# RawSize = 10 20 1\n5 80 1 0 0 1 1 1 0 0\n", r"section 5 of 1"),
         ("# RawSize = 10 20 1\n1 80 0 0 0 1 1 1 0 0\n", r"magnification 0; correct"),
+        ("# RawSize = 9 9 2\n1 80 1 0 0 1 1 1 0 0\n1 80 1 0 0 1 1 1 0 3\n", "line 3: section 1 ag"),
         ("# RawSize = 9 9 1\n1 80 1 0 0 1 1 1 0 0\n# Local Alignment\n0 1 2\n", "3 columns of a"),
     ],
 )

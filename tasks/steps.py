@@ -255,7 +255,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "ctf3d",
-            version=2,
+            version=3,
             reads=(
                 "views.tilt_angle",
                 "views.order",

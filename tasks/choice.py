@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TypeVar
 
 from kernels.hybrid import LEAST_BEADS
-from tasks.parameters import Aligned, Parameters, Pipeline
+from tasks.parameters import Aligned, Ctf2dParameters, Parameters, Pipeline
+from tasks.parameters.alignment import step_of
 from tasks.result import Result
-from tasks.store import parse_project
+from tasks.store import Series, parse_project
 
 Chosen = TypeVar("Chosen", bound=Parameters)
 ENOUGH = "enough_beads"  # attribute of a result of `fiducials`
@@ -30,21 +31,31 @@ def settled(pipeline: Pipeline, fiducials: Result) -> Pipeline:
 
 
 def settled_step(parameters: Chosen, project: str, series: str, branch: str) -> Chosen:
-    """Return the parameters of one step with an open alignment chosen, as the branch has it."""
+    """Return the parameters of one step with an open alignment chosen, as the branch has it.
+
+    Strips of `ctf2d` follow the nominal geometry on a branch that has no alignment.
+    """
     if not is_open(parameters):
         return parameters
     of = parse_project(project).series(series)
-    key = of.pointer(branch, "fiducials")
-    fiducials = None if key is None else of.result("fiducials", key)
-    found = fiducials is not None and fiducials.complete()
-    alignment = chosen(fiducials) if fiducials is not None and found else "markerfree"
+    alignment = "markerfree"
+    if _has(of, branch, "fiducials"):
+        alignment = chosen(of.result("fiducials", str(of.pointer(branch, "fiducials"))))
+    if isinstance(parameters, Ctf2dParameters):
+        tried = (alignment, "coarse")
+        alignment = next((a for a in tried if _has(of, branch, step_of(a))), "nominal")
     return parameters.model_copy(update={"alignment": alignment})
+
+
+def _has(series: Series, branch: str, step: str) -> bool:
+    key = series.pointer(branch, step)
+    return key is not None and series.result(step, key).complete()
 
 
 def is_open(parameters: Parameters) -> bool:
     """Tell whether the parameters of a step leave the alignment open."""
     return (
-        isinstance(parameters, Aligned)
+        isinstance(parameters, Aligned | Ctf2dParameters)
         and parameters.alignment == "auto"
         and getattr(parameters, "by_alignment", True)
     )

@@ -39,7 +39,8 @@ def copy(tmp_path: Path, finished_project: str) -> Series:
 
 
 def correct(series: Series, **given: Any) -> Result:
-    ctf2d.fn(series.project.url, series.name, Ctf2dParameters(**given), "main", THREADS)
+    parameters = Ctf2dParameters(**{"alignment": "nominal", **given})
+    ctf2d.fn(series.project.url, series.name, parameters, "main", THREADS)
     return series.current("main", "ctf2d")
 
 
@@ -66,6 +67,90 @@ def test_every_view_is_corrected_by_its_ctf_tilt_axis_and_hand(copy: Series, han
         )
         np.testing.assert_allclose(made.images()[i], expected, atol=1e-6)
         assert made.images()[i].mean() == pytest.approx(source[i].mean(), rel=0.02)
+
+
+def aligned_by(series: Series, step: str) -> TiltSeries:
+    """Return the record with one alignment."""
+    steps = ("motion", "exclude", "ctf", step)
+    return series.record_of({name: series.pointer("main", name) or "" for name in steps})
+
+
+def turn_axis(series: Series, step: str, by: float, more_tilt: float = 0.0) -> None:
+    """Let an alignment have found another tilt axis, and other tilts."""
+    result = series.current("main", step)
+    decides = result.attributes()["decides"]
+    for view in decides["views"]:
+        if view.get("geometry"):
+            view["geometry"]["axis"] += by
+            view["geometry"]["tilt"] += more_tilt
+    result.group().update_attributes({"decides": decides})
+
+
+def test_strips_follow_the_axis_that_an_alignment_has_found(copy: Series) -> None:
+    turn_axis(copy, "coarse", 20.0, more_tilt=3.0)
+    given = {"correction": "multiply", "defocus_tolerance": 200.0, "hand": 1, "images": "erase"}
+    made = correct(copy, alignment="coarse", **given)
+    record, source = aligned_by(copy, "coarse"), copy.current("main", "erase").images()
+    for i in record.included:
+        view = record.geometry(i)
+        assert view.axis == pytest.approx(nominal(copy).geometry(i).axis + 20.0, abs=3.0)
+        slope = slope_in_raw(view, 1)
+        strips = lay_strips((128, 128), PIXEL, slope, 200.0)
+        ctf = ctf_of_views(record)[i].ctf
+        expected = correct_strips(source[i], ctf, PIXEL, slope, strips, Correction("multiply"))
+        np.testing.assert_allclose(made.images()[i], expected, atol=1e-6)
+    assert "geometry: coarse" in made.attributes()["message"]
+    assert made.attributes()["inputs"]["coarse"] == copy.pointer("main", "coarse")
+    other = correct(copy, **given)
+    assert other.key != made.key
+    assert np.abs(other.images()[-1] - made.images()[-1]).max() > 0.01
+
+
+def test_alone_the_step_takes_the_alignment_that_there_is(copy: Series) -> None:
+    steps = ("fiducials", "align", "markerfree", "coarse")
+    found = []
+    for gone in (None, *steps):
+        if gone is not None:
+            copy.point("main", gone, None)
+        found.append(correct(copy, alignment="auto").attributes()["parameters"]["alignment"])
+    assert found[0] in ("fiducial", "markerfree")
+    assert found[1] in ("markerfree", "coarse")  # as without beads
+    assert found[-2:] == ["coarse", "nominal"]
+
+
+def test_a_pretilt_of_the_nominal_tilts_is_not_added_to_those_that_have_it(copy: Series) -> None:
+    ctf = copy.current("main", "ctf")
+    decides = ctf.attributes()["decides"]
+    decides["series"]["pretilt"] = {
+        **{"about_axis": 10.0, "across_axis": 0.0},
+        **{"about_error": 1.0, "across_error": 1.0},
+    }
+    ctf.group().update_attributes({"decides": decides})
+    turn_axis(copy, "coarse", 0.0, more_tilt=10.0)  # as an alignment that found it, too
+    rows = {
+        alignment: correct(copy, alignment=alignment, pretilt=True, defocus_tolerance=50.0)
+        for alignment in ("nominal", "coarse")
+    }
+    spans = {
+        alignment: [row["highest [Å]"] - row["lowest [Å]"] for row in made.attributes()["table"]]
+        for alignment, made in rows.items()
+    }
+    used = nominal(copy).included
+    np.testing.assert_allclose(
+        *([spans[alignment][i] for i in used] for alignment in ("coarse", "nominal")), rtol=0.02
+    )
+
+
+def test_the_remedy_of_far_too_many_strips_is_what_made_them(copy: Series) -> None:
+    for given, name in (
+        ({"defocus_tolerance": 0.001}, "defocus_tolerance"),
+        ({"strip_width": 1, "defocus_tolerance": 1e4}, "strip_width"),
+        ({"strip_width": 1}, "strip_width"),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tasks.ctf2d.MOST_STRIPS", 60)
+            with pytest.raises(WrongParameter, match=f"use a larger ctf2d.{name}$"):
+                correct(copy, **given)
 
 
 def test_the_measured_hand_is_taken_and_the_other_one_differs(copy: Series) -> None:

@@ -95,7 +95,8 @@ OTHER: dict[str, dict[str, Any]] = {
         "extra_zeros": 2,
     },
     "dose": {"moment": "middle"},
-    "ctf2d": {"images": "erase", "correction": "wiener", "defocus_tolerance": 300.0, "hand": -1},
+    "ctf2d": {"images": "erase", "correction": "wiener", "defocus_tolerance": 300.0, "hand": -1}
+    | {"alignment": "nominal"},
     "fiducials": {"beads": 20, "surfaces": 1, "exclude_regions": ((0, 0, 50, 60),)},
     "align": {"beads_from": __file__, "local": "off"}
     | dict.fromkeys(("rotation", "magnification", "tilt", "x_tilt", "stretch", "skew"), "grouped"),

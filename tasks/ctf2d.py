@@ -55,10 +55,10 @@ def ctf2d(
     """
     parameters = settled_step(parameters, project, series, branch)
     work = begin("ctf2d", project, series, parameters, branch, execution)
-    if work.done:
-        return work.adopt()
     record, source = work.record, work.input(parameters.images)
     refuse_corrected(source, "ctf2d")
+    if work.done:
+        return work.adopt()
     views, *size = source.images().shape
     shape, pixel_size = (int(size[0]), int(size[1])), work.image_pixel_size
     hand = record.hand if parameters.hand == "measured" else parameters.hand

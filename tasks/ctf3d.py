@@ -63,10 +63,10 @@ def ctf3d(
     """
     parameters = settled_step(parameters, project, series, branch)
     work = begin("ctf3d", project, series, parameters, branch, execution)
-    if work.done:
-        return work.adopt()
     _check_novactf(work.series.name, parameters)
     refuse_corrected(work.input("dose"), "ctf3d")
+    if work.done:
+        return work.adopt()
     job = prepare(work, parameters)
     hand = _hand(work, parameters)
     how = _correcting(job, parameters, hand)

@@ -18,11 +18,22 @@ from kernels.ctf_slope import lay_strips, slope_in_raw
 from kernels.ctf_strip_correct import correct_strips, margin_of
 from tasks.chunks.ctf2d import BASE_BYTES, correct_view, memory_of_view
 from tasks.chunks.dose import Weighting
+from tasks.ctf import ctf
 from tasks.ctf2d import ctf2d
+from tasks.ctf3d import ctf3d
 from tasks.ctf_provenance import CTF_CORRECTED, already_corrected
 from tasks.ctf_views import ctf_of_views
 from tasks.errors import UnusableData, WrongParameter
-from tasks.parameters import Ctf2dParameters, Execution, TransformParameters
+from tasks.export import export_series
+from tasks.formats.mrc import read_header
+from tasks.formats.mrc_extended import ctf_correction_in
+from tasks.parameters import (
+    Ctf2dParameters,
+    Ctf3dParameters,
+    CtfParameters,
+    Execution,
+    TransformParameters,
+)
 from tasks.record import CtfEstimate, TiltSeries
 from tasks.result import Result
 from tasks.store import Series, parse_project
@@ -260,6 +271,30 @@ def test_corrected_images_are_never_corrected_again(copy: Series) -> None:
         WrongParameter, match=r"TS_01: ctf2d: the images of dose-\w+ are already corrected.*flip"
     ):
         correct(copy, correction="multiply")
+
+
+def test_images_that_came_corrected_are_never_corrected_again(
+    copy: Series, tmp_path: Path
+) -> None:
+    record = copy.imported()
+    constants = record.acquisition.model_copy(update={"ctf_corrected": True})
+    copy.project.add_series(record.model_copy(update={"acquisition": constants}))
+    more = "or import with --no-ctf-corrected if they are not$"
+    with pytest.raises(WrongParameter, match=f"ctf2d: the images of .*: leave ctf2d out, {more}"):
+        correct(copy)  # though results are there
+    with pytest.raises(WrongParameter, match=f"leave ctf3d out, {more}"):
+        given = Ctf3dParameters(alignment="coarse", thickness=300.0)
+        ctf3d.fn(copy.project.url, "TS_01", given, "main", THREADS)
+    with pytest.raises(WrongParameter, match=rf"leave ctf out \(run --until reconstruct\), {more}"):
+        ctf.fn(copy.project.url, "TS_01", CtfParameters(), "main", THREADS)
+    transform.fn(
+        copy.project.url, "TS_01", TransformParameters(alignment="coarse"), "main", THREADS
+    )
+    about = copy.current("main", "transform").attributes()
+    assert about[CTF_CORRECTED]["by"] == "another program"
+    export_series(copy.project.url, "TS_01", "main", "mrc", tmp_path)
+    header = read_header(tmp_path / "TS_01_ali.mrc")
+    assert ctf_correction_in(header) is not None  # so that it is known when it is imported
 
 
 def test_what_is_made_from_corrected_images_is_corrected(copy: Series) -> None:

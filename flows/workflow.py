@@ -64,8 +64,9 @@ def workflow(
     SomeSeriesFailed
         After all others are finished.
     """
-    require_somebody(approvals.checked(approve))
     runs = branches_of(preset, changes or {}, branch)
+    first = runs[0]
+    require_somebody(approvals.checked(approve, first.pipeline, first.until, first.also))
     names = series
     for i, one in enumerate(runs):
         names, pipeline = within_run(project, series, subset, one.pipeline)

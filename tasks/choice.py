@@ -11,6 +11,7 @@ from kernels.hybrid import LEAST_BEADS
 from tasks.parameters import Aligned, Ctf2dParameters, Parameters, Pipeline
 from tasks.parameters.alignment import step_of
 from tasks.result import Result
+from tasks.steps import STEPS, needed
 from tasks.store import Series, parse_project
 
 Chosen = TypeVar("Chosen", bound=Parameters)
@@ -19,15 +20,12 @@ ENOUGH = "enough_beads"  # attribute of a result of `fiducials`
 
 def settled(pipeline: Pipeline, fiducials: Result) -> Pipeline:
     """Return the pipeline with every open alignment chosen, as a complete result has it."""
-    update: dict[str, Parameters] = {
-        name: parameters.model_copy(update={"alignment": chosen(fiducials)})
-        for name in Pipeline.model_fields
-        if is_open(parameters := getattr(pipeline, name))
-    }
+    made = _with_alignment(pipeline, chosen(fiducials))
     found = fiducials.attributes().get("beads", 0)
-    if pipeline.markerfree.beads == "auto" and pipeline.markerfree.local and found >= LEAST_BEADS:
-        update["markerfree"] = pipeline.markerfree.model_copy(update={"beads": "join"})
-    return pipeline.model_copy(update=update)
+    if made.markerfree.beads == "auto" and made.markerfree.local and found >= LEAST_BEADS:
+        joined = made.markerfree.model_copy(update={"beads": "join"})
+        made = made.model_copy(update={"markerfree": joined})
+    return made
 
 
 def settled_step(parameters: Chosen, project: str, series: str, branch: str) -> Chosen:
@@ -50,6 +48,25 @@ def settled_step(parameters: Chosen, project: str, series: str, branch: str) -> 
 def _has(series: Series, branch: str, step: str) -> bool:
     key = series.pointer(branch, step)
     return key is not None and series.result(step, key).complete()
+
+
+def possible(
+    pipeline: Pipeline, until: str | None = None, also: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Return the steps that a run may take, whatever an open alignment will be, in order."""
+    pipelines = [pipeline, *(_with_alignment(pipeline, a) for a in ("fiducial", "markerfree"))]
+    taken = {step for one in pipelines for step in needed(one, until, also)}
+    return tuple(step for step in STEPS if step in taken)
+
+
+def _with_alignment(pipeline: Pipeline, alignment: str) -> Pipeline:
+    """Return the pipeline with this one for every open alignment."""
+    update: dict[str, Parameters] = {
+        name: parameters.model_copy(update={"alignment": alignment})
+        for name in Pipeline.model_fields
+        if is_open(parameters := getattr(pipeline, name))
+    }
+    return pipeline.model_copy(update=update)
 
 
 def is_open(parameters: Parameters) -> bool:

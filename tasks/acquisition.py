@@ -78,7 +78,7 @@ def voltage(user: ImportParameters, told: Description, report: Report) -> float:
 
 
 def ctf_corrected(user: ImportParameters, told: Description, report: Report) -> bool:
-    """Return whether the images are corrected for the CTF already: the user's word, or a stack's."""
+    """Return whether the images are CTF-corrected already: the user's word, or a stack's."""
     said = told.ctf_corrected
     if user.ctf_corrected is None:
         if said is not None:

@@ -174,7 +174,7 @@ def _plane(work: Work, parameters: Ctf2dParameters) -> tuple[float, float]:
 def _measured_plane(work: Work) -> tuple[float, float]:
     """Return the slopes of the specimen's middle, level where that is not sure.
 
-    The step `thickness` has them in the frame of an alignment, which need not be that of the strips.
+    The step `thickness` has them in the frame of an alignment, which may not be that of the strips.
     """
     position = found(work.input("thickness"))
     if position.verdict != "good":

@@ -192,7 +192,7 @@ def find_source(
         If that is nothing.
     """
     # What is exported must fit together: the tomogram, or the best alignment, decides.
-    order = ("reconstruct", *ALIGNMENTS, "exclude", "motion")
+    order: tuple[str, ...] = ("reconstruct", *ALIGNMENTS, "exclude", "motion")
     found = {step: current_result(series, branch, step) for step in (*order, "ctf", "ctf3d")}
     if of_corrected:
         order = ("ctf3d", *order)

@@ -72,7 +72,7 @@ def plane_offsets(
 
     Of hand −1 the order is turned round, for novaCTF knows but one hand; a box above the specimen's
     middle, where the views' defoci hold, is nearer to focus, or farther, by its height at all
-    tilts, as novaCTF has it. `angle_offset` is what the tomogram added to the tilt angles [degrees].
+    tilts, as novaCTF has it. `angle_offset` is what the tomogram added to tilt angles [degrees].
     """
     step = made["parameters"].get("defocus_step", STEP)
     if step == "auto":

@@ -127,7 +127,10 @@ def test_a_run_takes_the_file_that_dasks_setting_names(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (None, r"cluster\.yaml: no such file or directory: correct the file, or Dask's setting kub"),
+        (
+            None,
+            r"cluster\.yaml: no such file or directory: correct the file, or Dask's setting kub",
+        ),
         ("spec: [1", r"cluster\.yaml: .*: correct the file"),
         ("just words", r"cluster\.yaml: no metadata: write a DaskCluster"),
         ("metadata: {}", r"cluster\.yaml: no spec\.scheduler\.service\.selector: write a DaskCl"),

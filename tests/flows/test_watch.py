@@ -281,7 +281,7 @@ def test_looks_go_on_while_a_series_is_taken(
 ) -> None:
     taken = []
 
-    def slow(project: str, name: str, *_: Any) -> None:
+    def slow(project: str, name: str, *_: Any) -> list[Any]:
         taken.append(name)
         if name == "TS_01":
             session.write("TS_02")
@@ -290,6 +290,7 @@ def test_looks_go_on_while_a_series_is_taken(
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(0.5)
+        return []
 
     monkeypatch.setattr(branches_module, "tomogram", slow)
     session.write("TS_01")
@@ -314,7 +315,7 @@ def test_a_watch_that_an_event_starts_stays_until_its_series_are_settled(
     session.write("TS_02")
     broken = session.folder / "frames" / session.movie(session.sections("TS_02")[1])
     os.truncate(broken, broken.stat().st_size - 1)
-    with pytest.raises(SomeSeriesFailed, match="TS_02: .*bytes found"):
+    with pytest.raises(SomeSeriesFailed, match=r"TS_02: .*bytes found"):
         watch(str(session.folder), parameters=parameters, stay=True, execution=THREADS)
     empty = session.folder / "empty"
     empty.mkdir()

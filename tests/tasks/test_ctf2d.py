@@ -273,17 +273,15 @@ def test_corrected_images_are_never_corrected_again(copy: Series) -> None:
         correct(copy, correction="multiply")
 
 
-def test_images_that_came_corrected_are_never_corrected_again(
-    copy: Series, tmp_path: Path
-) -> None:
+def test_images_that_came_corrected_are_never_corrected_again(copy: Series, tmp_path: Path) -> None:
     record = copy.imported()
     constants = record.acquisition.model_copy(update={"ctf_corrected": True})
     copy.project.add_series(record.model_copy(update={"acquisition": constants}))
     more = "or import with --no-ctf-corrected if they are not$"
     with pytest.raises(WrongParameter, match=f"ctf2d: the images of .*: leave ctf2d out, {more}"):
         correct(copy)  # though results are there
+    given = Ctf3dParameters(alignment="coarse", thickness=300.0)
     with pytest.raises(WrongParameter, match=f"leave ctf3d out, {more}"):
-        given = Ctf3dParameters(alignment="coarse", thickness=300.0)
         ctf3d.fn(copy.project.url, "TS_01", given, "main", THREADS)
     with pytest.raises(WrongParameter, match=rf"leave ctf out \(run --until reconstruct\), {more}"):
         ctf.fn(copy.project.url, "TS_01", CtfParameters(), "main", THREADS)

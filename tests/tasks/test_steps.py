@@ -45,6 +45,7 @@ CHANGED: dict[str, Any] = {
     "acquisition.gain_inverted": True,
     "acquisition.eer_sampling": 2,
     "acquisition.dose_weighted": True,
+    "acquisition.ctf_corrected": True,
     "acquisition.dark": GAIN,
     "acquisition.defects": GAIN,
     "views.tilt_angle": -46.5,

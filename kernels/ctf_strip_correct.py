@@ -177,11 +177,15 @@ def _levels(
 
 
 def _weights(levels: Array, place: int, blend: float) -> Array:
-    """Return the weight of strip `place` at levels."""
+    """Return the weight of strip `place` at levels: of two strips the lower has what is left."""
     xp = namespace(levels)
-    if blend == 0:  # the lower one of two strips has the pixel half-way
-        return xp.astype(xp.ceil(levels - 0.5) == place, xp.float32)
-    return xp.clip(0.5 + (0.5 - xp.abs(levels - place)) / blend, 0.0, 1.0)
+    lower = xp.floor(levels)
+    if blend == 0:  # the lower one has the pixel half-way
+        upper = xp.astype(levels - lower > 0.5, xp.float32)
+    else:
+        upper = xp.clip(0.5 + (levels - lower - 0.5) / blend, 0.0, 1.0)
+    none = xp.zeros_like(upper)
+    return xp.where(lower == place, 1 - upper, xp.where(lower == place - 1, upper, none))
 
 
 @njit(**OPTIONS)  # type: ignore[untyped-decorator]
@@ -203,14 +207,20 @@ def _add_strip(
         first, last = 0, nx - 1
         if by_x != 0:
             one, other = (place - reach - row) / by_x, (place + reach - row) / by_x
-            first = max(0, int(np.floor(max(min(one, other), -nx))) + nx // 2)
-            last = min(nx - 1, int(np.ceil(min(max(one, other), nx))) + nx // 2)
+            # Of an axis that is nearly along x they may be beyond what an integer holds.
+            low, high = min(max(min(one, other), -nx), nx), min(max(max(one, other), -nx), nx)
+            first = max(0, int(np.floor(low)) + nx // 2)
+            last = min(nx - 1, int(np.ceil(high)) + nx // 2)
         elif abs(row - place) > reach:
             continue
         for x in range(first, last + 1):
             level = min(max(row + by_x * (x - nx // 2), 0.0), float(final))
+            lower = int(level)
             if blend > 0:
-                weight = min(1.0, max(0.0, 0.5 + (0.5 - abs(level - place)) / blend))
+                weight = min(1.0, max(0.0, 0.5 + (level - lower - 0.5) / blend))
             else:
-                weight = 1.0 if np.ceil(level - 0.5) == place else 0.0
-            out[y, x] += np.float32(weight) * flat[y, x]
+                weight = 1.0 if level - lower > 0.5 else 0.0
+            if lower == place:  # of two strips the lower has what is left
+                out[y, x] += np.float32(1 - weight) * flat[y, x]
+            elif lower == place - 1:
+                out[y, x] += np.float32(weight) * flat[y, x]

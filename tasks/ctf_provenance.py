@@ -44,7 +44,7 @@ def refuse_corrected(result: Result, step: str) -> None:
     how = ", ".join(f"{name} {value}" for name, value in found.items())
     remedy = f"leave {step} out" + (" (run --until reconstruct)" if step == "ctf" else "")
     if found == IMPORTED:
-        remedy += ", or import with --no-ctf-corrected if they are not"
+        remedy += ", or import with --ctf-corrected no if they are not"
     raise WrongParameter(
         f"{result.series.name}: {step}: the images of {result.name} are already corrected for the "
         f"CTF ({how}): {remedy}"

@@ -277,7 +277,7 @@ def test_images_that_came_corrected_are_never_corrected_again(copy: Series, tmp_
     record = copy.imported()
     constants = record.acquisition.model_copy(update={"ctf_corrected": True})
     copy.project.add_series(record.model_copy(update={"acquisition": constants}))
-    more = "or import with --no-ctf-corrected if they are not$"
+    more = "or import with --ctf-corrected no if they are not$"
     with pytest.raises(WrongParameter, match=f"ctf2d: the images of .*: leave ctf2d out, {more}"):
         correct(copy)  # though results are there
     given = Ctf3dParameters(alignment="coarse", thickness=300.0)

@@ -7,7 +7,7 @@ overwrites those of a `Field`; what stands in its ``json_schema_extra`` is kept.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from prefect.runtime import flow_run
 from pydantic import Field
@@ -31,6 +31,15 @@ Subset = Annotated[str | None, shown("named subset of the project to take; empty
 Approve = Annotated[
     list[str] | None,
     shown("steps after which the run waits for approval: alignment, or names of steps"),
+]
+
+Preset = Annotated[
+    Literal["tutorial-fiducial", "tutorial-markerfree", "fast", "default"],
+    shown("where the parameters come from, and which branches are made"),
+]
+Changes = Annotated[
+    dict[str, dict[str, Any]] | None,
+    shown('what to change in it on every branch, e.g. {"motion": {"binning": 1}}'),
 ]
 
 

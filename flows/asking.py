@@ -21,16 +21,17 @@ def in_terminal() -> bool:
 def ask(question: Question, prompt: Callable[[str], str] = typer.prompt) -> Answer:
     """Ask until there is a usable answer."""
     outcome, parameters = question.outcome, question.parameters
+    of = f"{outcome.series} {outcome.step}"
     console.say(f"{outcome.series}  {outcome.step}: {outcome.message}")
     while True:
-        word = prompt("accept, change values, or reject? [a/c/r]").strip().lower()[:1]
+        word = prompt(f"{of}: accept, change values, or reject? [a/c/r]").strip().lower()[:1]
         if word == "a":
             return Answer("accept", parameters)
         if word == "r":
-            return Answer("reject", parameters, prompt("why").strip())
+            return Answer("reject", parameters, prompt(f"{of}: why").strip())
         if word != "c":
             continue
-        text = prompt(f"values, e.g. {_example(question)}, separated by blanks")
+        text = prompt(f"{of}: values, e.g. {_example(question)}, separated by blanks")
         try:
             given = assigned([f"{outcome.step}.{part}" for part in text.split()])
             values = {**parameters.model_dump(), **given.get(outcome.step, {})}

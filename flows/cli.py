@@ -27,8 +27,8 @@ from flows.cli_common import (
     names_of,
     run_flow,
 )
-from flows.cli_run import request_before, run
-from flows.options import options_of, pipeline_from
+from flows.cli_run import of_branches, request_before, run
+from flows.options import changes_from, options_of, pipeline_from
 from flows.presets import PRESETS
 from tasks.errors import UserError, WrongParameter, one_line
 from tasks.formats.errors import FormatError
@@ -209,7 +209,13 @@ def watch(
         str | None, typer.Option(help="last step wanted: import, " + ", ".join(STEPS))
     ] = None,
     branch: BranchOption = "main",
+    also: Annotated[
+        str | None, typer.Option(help="further steps, e.g. preprocess,transform,thickness,ctf3d")
+    ] = None,
     once: Annotated[bool, typer.Option("--once", help="take what is whole now, and end")] = False,
+    stay: Annotated[
+        bool, typer.Option("--stay", help="take what comes until nothing is waited for, and end")
+    ] = False,
     retry: Annotated[
         bool, typer.Option("--retry", help="try again what has failed, though it is the same")
     ] = False,
@@ -219,7 +225,10 @@ def watch(
     gpus: GpusOption = None,
     memory: MemoryOption = None,
 ) -> None:
-    """Import and process tilt series as a microscope writes them."""
+    """Import and process tilt series as a microscope writes them.
+
+    A preset of several branches is taken whole, as by `tiltflow run`.
+    """
     from flows.watch import project_of
     from flows.watch import watch as run_watch
     from tasks.store import parse_project
@@ -229,8 +238,11 @@ def watch(
     before = request_before(into, branch) if known else None
     pipeline = pipeline_from(preset, config, set_, before)
     execution = execution_of(cluster, workers, threads, gpus, memory)
+    whole = of_branches(preset) and not (until or also)
     run_flow(
-        run_watch, directory, into, parameters, pipeline, branch, until, once, retry, execution
+        *(run_watch, directory, into, parameters, pipeline, branch, until, once, retry, execution),
+        *(stay, names_of(also)),
+        *((preset, changes_from(config, set_)) if whole else ()),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from threading import Lock
 from typing import Annotated, Any
 
 import typer
@@ -67,12 +68,15 @@ def run_flow(flow: Callable[..., Any], *arguments: Any) -> Any:
     from flows import asking
     from flows.approval import Answer, Question, asked_by
 
+    one_at_a_time = Lock()  # several series may be under way
+
     def ask(question: Question) -> Answer:
-        bars.stop()  # or they would write over what is typed
-        try:
-            return asking.ask(question)
-        finally:
-            bars.start()
+        with one_at_a_time:
+            bars.stop()  # or they would write over what is typed
+            try:
+                return asking.ask(question)
+            finally:
+                bars.start()
 
     # Without this, every flow run ends with a second of waiting for its heartbeat's thread.
     with (

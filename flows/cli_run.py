@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,34 +23,15 @@ from flows.cli_common import (
     names_of,
     run_flow,
 )
-from flows.options import changes_from, pipeline_from, pipelines_of
-from flows.presets import PRESETS, branch_of
+from flows.options import changes_from, pipeline_from
+from flows.presets import PRESETS
 from tasks.errors import WrongParameter
 from tasks.parameters import Pipeline
 from tasks.steps import STEPS
 
 if TYPE_CHECKING:
+    from flows.branches import OnBranch
     from tasks.plan import Planned
-
-
-@dataclass(frozen=True)
-class OnBranch:
-    """What a run does on one branch.
-
-    Attributes
-    ----------
-    branch : str
-    pipeline : Pipeline
-    until : str or None
-        The last step wanted; None: the tomogram.
-    also : tuple of str
-        Further steps.
-    """
-
-    branch: str
-    pipeline: Pipeline
-    until: str | None
-    also: tuple[str, ...] = ()
 
 
 def run(
@@ -86,11 +66,12 @@ def run(
     for option, name in (*named, *(("--also", name) for name in names_of(also) or ())):
         if name not in STEPS:
             raise WrongParameter(f"{option} {name}: there are {', '.join(STEPS)}")
-    whole = preset is not None and len(PRESETS.get(preset, ())) > 1 and not (until or also)
+    whole = of_branches(preset) and not (until or also)
+    from flows.branches import OnBranch, branches_of
     from tasks.subset_use import within_run
 
     if whole:
-        runs = list(_of_preset(str(preset), config, set_, branch))
+        runs = branches_of(str(preset), changes_from(config, set_), branch)
     else:
         before = None if preset or config else request_before(project, branch)
         pipeline = pipeline_from(preset, config, set_, before)
@@ -120,12 +101,9 @@ def run(
     )
 
 
-def _of_preset(
-    preset: str, config: Path | None, set_: list[str] | None, branch: str
-) -> Iterator[OnBranch]:
-    for part, pipeline in pipelines_of(preset, changes_from(config, set_)).items():
-        of = PRESETS[preset][part]
-        yield OnBranch(branch_of(branch, part), pipeline, of.until, of.also)
+def of_branches(preset: str | None) -> bool:
+    """Tell whether a preset is of several branches."""
+    return preset is not None and len(PRESETS.get(preset, ())) > 1
 
 
 def request_before(project: str, branch: str) -> Pipeline:

@@ -56,6 +56,7 @@ def _rests_on(alignment: str, thickness: float) -> Values:
     return {
         "transform": {"alignment": alignment, "binning": _BINNING},
         "thickness": {"alignment": alignment},
+        "ctf2d": {"alignment": alignment},
         "reconstruct": box,
         "ctf3d": box,
     }

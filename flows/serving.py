@@ -44,12 +44,12 @@ LOOPBACK = "127.0.0.1"
 
 
 def deployments() -> list[RunnerDeployment]:
-    """Return what is served: import, watch, session, workflow, tomogram, and each step."""
+    """Return what is served: import, both watches, session, workflow, tomogram, and each step."""
     first, *others = STEPS
     alone = [getattr(steps, name) for name in (first, "average", *others)]
     return [
         _deployed(import_series, limit=None),
-        _watch(),
+        *_watches(),
         _deployed(session),
         _deployed(workflow),
         _deployed(tomogram),
@@ -57,25 +57,37 @@ def deployments() -> list[RunnerDeployment]:
     ]
 
 
-def _watch() -> RunnerDeployment:
+def _watches() -> list[RunnerDeployment]:
+    """Return the watch that a schedule starts, and the one that an event starts.
+
+    Of scheduled passes one that finds another at work is not needed; each event is of a folder of
+    its own.
+    """
     trigger = DeploymentEventTrigger(
         name="movies arrived",
         match={"prefect.resource.id": "tiltflow.folder.*"},
         expect={ARRIVED},
-        parameters={"directory": "{{ event.payload.directory }}", "once": True},
+        parameters={"directory": "{{ event.payload.directory }}", "stay": True},
     )
-    return _deployed(
+    passes = _deployed(
         watch,
         strategy=ConcurrencyLimitStrategy.CANCEL_NEW,
         schedule=Interval(timedelta(minutes=1), active=False),
-        triggers=[trigger],
         parameters={"directory": "/data/session", "once": True},
     )
+    arrived = _deployed(
+        watch,
+        name="arrived",
+        triggers=[trigger],
+        parameters={"directory": "/data/session", "stay": True},
+    )
+    return [passes, arrived]
 
 
 def _deployed(
     flow: Flow[Any, Any],
     *,
+    name: str = "default",
     tags: list[str] | None = None,
     limit: int | None = 1,
     strategy: ConcurrencyLimitStrategy = ConcurrencyLimitStrategy.ENQUEUE,
@@ -85,7 +97,7 @@ def _deployed(
     if limit is not None:  # a run takes the whole machine, so the next one waits
         config = ConcurrencyLimitConfig(limit=limit, collision_strategy=strategy)
     return flow.to_deployment(  # type: ignore[return-value]
-        name="default",
+        name=name,
         tags=tags or ["tiltflow"],
         description=(flow.description or "").splitlines()[0],
         concurrency_limit=config,

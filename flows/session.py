@@ -62,8 +62,8 @@ def session(
     SomeSeriesFailed
         After all others are finished.
     """
-    require_somebody(approvals.checked(approve))
     also = checked(also)
+    require_somebody(approvals.checked(approve, pipeline, until, also))
     series, pipeline = within_run(project, series, subset, pipeline)
     with cluster.opened(execution) as running:
         each(

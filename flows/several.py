@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
@@ -15,10 +16,31 @@ from tasks.cluster import THREADS, SchedulerLost
 from tasks.errors import UserError, one_line
 from tasks.parameters import Execution
 from tasks.store import parse_project
+from tasks.work import may_pass
 
 Done = TypeVar("Done")
 AT_ONCE = 2  # while one series decides on its views in this process, the workers have the other's
 SHARE = 16  # workers: so many have two or three units each of a series of 41 views
+
+
+class Failure(str):
+    """Why a series failed, on one line.
+
+    Attributes
+    ----------
+    passing : bool
+        Whether the fault may go by itself: of a network, a scheduler, a full disk.
+    """
+
+    passing: bool = False
+
+    @classmethod
+    def of(cls, name: str, error: BaseException) -> Failure:
+        """Return what is told of an error of series `name`."""
+        made = cls(one_line(error).removeprefix(f"{name}: "))
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        made.passing = isinstance(error, SchedulerLost) or full or may_pass(error)
+        return made
 
 
 class SomeSeriesFailed(UserError):
@@ -28,11 +50,15 @@ class SomeSeriesFailed(UserError):
     ----------
     done : list
         What the others have returned.
+    failures : mapping of str to str
+        Why series failed, by name.
     """
 
-    def __init__(self, message: str, done: list[Any]) -> None:
+    def __init__(
+        self, message: str, done: list[Any], failures: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(message)
-        self.done = done
+        self.done, self.failures = done, failures or {}
 
 
 def at_once(execution: Execution) -> int:
@@ -103,7 +129,7 @@ def attempt(
             fails(name, error)
 
     def fails(name: str, error: Exception) -> None:
-        failures[name] = one_line(error).removeprefix(f"{name}: ")
+        failures[name] = Failure.of(name, error)
         progress.tell(progress.Progress(name, "failed", 0, 0, failures[name]))
 
     try:
@@ -157,4 +183,6 @@ def told(count: int, failures: Mapping[str, str], done: list[Any]) -> None:
     """Raise SomeSeriesFailed if there are failures among so many series."""
     if failures:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
-        raise SomeSeriesFailed(f"{len(failures)} of {count} series failed: {reasons}", done)
+        raise SomeSeriesFailed(
+            f"{len(failures)} of {count} series failed: {reasons}", done, failures
+        )

@@ -72,7 +72,8 @@ def run_step(
                 begin_branch(of.series(name), branch, step, parameters)
                 if getattr(parameters, "by_position", False):
                     alignment = getattr(parameters, "alignment", None)
-                    chosen = {} if alignment is None else {"alignment": alignment}
+                    free = alignment in (None, "nominal")
+                    chosen = {} if free else {"alignment": alignment}
                     how = current_parameters(of.series(name), branch, "thickness")
                     measured = how.model_copy(update=chosen)
                     carry_out("thickness", project, name, measured, branch, running)

@@ -90,7 +90,8 @@ def tomogram(
     list of Outcome
         One for each step: its result's URL and a line about it.
     """
-    waits, also = approvals.checked(approve), checked(also)
+    also = checked(also)
+    waits = approvals.checked(approve, pipeline, until, also)
     require_somebody(waits)
     of = parse_project(project).series(series)
     of.project.note_request(branch, pipeline.model_dump(mode="json"))

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from dataclasses import replace
 
 from prefect import flow
 
 from flows.approval import require_somebody
-from flows.arguments import Approve, Branch, Project, SeriesNames, Subset, run_name, shown
-from flows.options import pipelines_of
-from flows.presets import PRESETS, branch_of
+from flows.arguments import (
+    Approve,
+    Branch,
+    Changes,
+    Preset,
+    Project,
+    SeriesNames,
+    Subset,
+    run_name,
+)
+from flows.branches import branches_of, take_branches
 from flows.session import tell_doubts
 from flows.several import at_once, busy_elsewhere, each
-from flows.tomogram import tomogram
-from tasks import approvals, cluster, progress
+from tasks import approvals, cluster
 from tasks.parameters import Execution
 from tasks.plan import chosen_series
-from tasks.store import parse_project
 from tasks.subset_use import within_run
-from tasks.work import Outcome
-
-Preset = Annotated[
-    Literal["tutorial-fiducial", "tutorial-markerfree", "fast", "default"],
-    shown("where the parameters come from, and which branches are made"),
-]
-Changes = Annotated[
-    dict[str, dict[str, Any]] | None,
-    shown('what to change in it on every branch, e.g. {"motion": {"binning": 1}}'),
-]
 
 
 @flow(name="workflow", flow_run_name=run_name("workflow"), persist_result=False)
@@ -68,29 +64,17 @@ def workflow(
     SomeSeriesFailed
         After all others are finished.
     """
-    require_somebody(approvals.checked(approve))
-    pipelines = pipelines_of(preset, changes or {})
+    runs = branches_of(preset, changes or {}, branch)
+    first = runs[0]
+    require_somebody(approvals.checked(approve, first.pipeline, first.until, first.also))
     names = series
-    for part, pipeline in pipelines.items():
-        names, pipelines[part] = within_run(project, series, subset, pipeline)
-
-    def take(name: str) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        for part, pipeline in pipelines.items():
-            of, on = PRESETS[preset][part], branch_of(branch, part)
-            if part:
-                approvals.follow(parse_project(project).series(name), on, branch)
-            asks = None if part else approve
-            if len(pipelines) > 1:
-                news = progress.OnBranch(f"branch {on}")
-                progress.tell(progress.Progress(name, "branch", 0, 0, news))
-            outcomes += tomogram(project, name, pipeline, on, of.until, running, asks, [*of.also])
-        return outcomes
-
+    for i, one in enumerate(runs):
+        names, pipeline = within_run(project, series, subset, one.pipeline)
+        runs[i] = replace(one, pipeline=pipeline)
     with cluster.opened(execution) as running:
         each(
             chosen_series(project, names),
-            take,
+            lambda name: take_branches(project, name, runs, running, approve),
             at_once(running),
             busy_elsewhere(project, branch),
         )

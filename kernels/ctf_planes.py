@@ -160,8 +160,9 @@ def novactf_planes(
     views, shape, pixel_size, step, hand
         As of `lay_planes`.
     z_shift : float
-        SHIFT along z: subtracted from all defoci, whatever the tilt [Å]. The box's own centre is
-        between its voxels, at (n − 1) / 2.
+        SHIFT along z: how much higher the box's centre is than where the defoci hold, which is
+        nearer to focus for hand +1, farther for −1, by that whatever the tilt [Å]. The box's own
+        centre is between its voxels, at (n − 1) / 2.
     minimal : bool
         Planes across the thickness alone, novaCTF's MINIMAL.
 
@@ -180,7 +181,8 @@ def novactf_planes(
     number -= 1 - number % 2
     width = extent / number
     rows = np.stack([tilt_rotation(View(view.tilt, 0.0))[2] for view in views])
-    depths = np.full(len(views), -hand * z_shift)
+    # The box's centre, z′ = 0, is to have −hand · (0 − z′_ref) = −hand · z_shift.
+    depths = np.full(len(views), -z_shift)
     x, y, z = (pixel_size * (n // 2 - (n - 1) / 2) for n in reversed(shape))
     made = _planes(rows, depths, shape, pixel_size, (x, y, z), width, hand, False)
     count = np.full(len(views), number)

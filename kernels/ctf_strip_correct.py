@@ -36,6 +36,7 @@ from kernels.ctf_slope import Slope, Strips
 from kernels.fourier import Shape, fast_size, frequencies, irfft2, rfft2
 
 SMALLEST_MARGIN = 16  # pixels
+ROUNDING = 1e-6  # of a level: what is looked at is a little more than what has a weight
 
 
 def correct_strips(
@@ -91,10 +92,11 @@ def correct_strips(
             return out + flat
         if is_numpy(image):
             scale = pixel_size / strips.step
-            middle = (slope.middle - offset) / strips.step
-            _add_strip(out, flat, scale * slope.y, scale * slope.x, middle, strips.blend)
+            middle = (slope.middle - strips.offsets[0]) / strips.step
+            by_y, by_x, last = scale * slope.y, scale * slope.x, len(strips.offsets) - 1
+            _add_strip(out, flat, by_y, by_x, middle, place, last, strips.blend)
         else:
-            out = out + flat * _weights(levels - place, strips.blend)
+            out = out + flat * _weights(levels, place, strips.blend)
     return out
 
 
@@ -120,7 +122,7 @@ def reference_correct_strips(
         factor = correct_spectrum(ones, h, ky, kx, offset, ctf.voltage, correction, ctf)
         flat = np.fft.irfft2(spectrum * factor.real, size)
         part = flat[corner[0] : corner[0] + image.shape[0], corner[1] : corner[1] + image.shape[1]]
-        out += part * (_weights(levels - place, strips.blend) if len(strips.offsets) > 1 else 1)
+        out += part * (_weights(levels, place, strips.blend) if len(strips.offsets) > 1 else 1)
     return out
 
 
@@ -159,43 +161,66 @@ def _mirrored(image: Array, margin: int) -> tuple[Array, tuple[int, int]]:
 def _levels(
     shape: tuple[int, ...], pixel_size: float, slope: Slope, strips: Strips, like: Array
 ) -> Array:
-    """Return where each pixel lies between the strips: 0 at the first one's middle."""
+    """Return where each pixel lies between the strips: 0 at the first one's middle, 1 at the next.
+
+    Pixels beyond the middles of the outermost strips are theirs alone. All weights of a pixel are
+    made from this one number, so that no rounding gives it to none of two strips, or to both.
+    """
+    xp = namespace(like)
     y, x = (pixel_size * (np.arange(n) - n // 2) for n in shape)
     rows = (slope.middle - strips.offsets[0] + slope.y * y) / strips.step
     columns = slope.x * x / strips.step
-    return asarray_like(rows.astype(np.float32)[:, None], like) + asarray_like(
+    levels = asarray_like(rows.astype(np.float32)[:, None], like) + asarray_like(
         columns.astype(np.float32)[None, :], like
     )
+    return xp.clip(levels, 0.0, float(len(strips.offsets) - 1))
 
 
-def _weights(distance: Array, blend: float) -> Array:
-    """Return the weight of a strip at a distance from its middle, in distances of strips."""
-    xp = namespace(distance)
-    # Without blending the lower one of two strips has the pixel half-way.
-    if blend == 0:
-        inside = (distance > -0.5) & (distance <= 0.5)
-        return xp.where(inside, xp.ones_like(distance), xp.zeros_like(distance))
-    return xp.clip(0.5 + (0.5 - xp.abs(distance)) / blend, 0.0, 1.0)
+def _weights(levels: Array, place: int, blend: float) -> Array:
+    """Return the weight of strip `place` at levels: of two strips the lower has what is left."""
+    xp = namespace(levels)
+    lower = xp.floor(levels)
+    if blend == 0:  # the lower one has the pixel half-way
+        upper = xp.astype(levels - lower > 0.5, xp.float32)
+    else:
+        upper = xp.clip(0.5 + (levels - lower - 0.5) / blend, 0.0, 1.0)
+    none = xp.zeros_like(upper)
+    return xp.where(lower == place, 1 - upper, xp.where(lower == place - 1, upper, none))
 
 
 @njit(**OPTIONS)  # type: ignore[untyped-decorator]
-def _add_strip(out: Any, flat: Any, by_y: float, by_x: float, middle: float, blend: float) -> None:
-    """Add a strip to `out`: the pixels at levels `by_y` · y + `by_x` · x + `middle` around 0."""
+def _add_strip(
+    out: Any,
+    flat: Any,
+    by_y: float,
+    by_x: float,
+    middle: float,
+    place: int,
+    final: int,
+    blend: float,
+) -> None:
+    """Add strip `place` of 0 … `final` to `out`; levels are `by_y` · y + `by_x` · x + `middle`."""
     ny, nx = out.shape
-    reach = 0.5 * (1 + blend)
+    reach = 0.5 * (1 + blend) + ROUNDING
     for y in range(ny):
         row = by_y * (y - ny // 2) + middle
         first, last = 0, nx - 1
         if by_x != 0:
-            one, other = (-reach - row) / by_x, (reach - row) / by_x
-            first = max(0, int(np.floor(min(one, other))) + nx // 2)
-            last = min(nx - 1, int(np.ceil(max(one, other))) + nx // 2)
-        elif abs(row) > reach:
+            one, other = (place - reach - row) / by_x, (place + reach - row) / by_x
+            # Of an axis that is nearly along x they may be beyond what an integer holds.
+            low, high = min(max(min(one, other), -nx), nx), min(max(max(one, other), -nx), nx)
+            first = max(0, int(np.floor(low)) + nx // 2)
+            last = min(nx - 1, int(np.ceil(high)) + nx // 2)
+        elif abs(row - place) > reach:
             continue
         for x in range(first, last + 1):
-            level = row + by_x * (x - nx // 2)
+            level = min(max(row + by_x * (x - nx // 2), 0.0), float(final))
+            lower = int(level)
             if blend > 0:
-                weight = min(1.0, max(0.0, 0.5 + (0.5 - abs(level)) / blend))
+                weight = min(1.0, max(0.0, 0.5 + (level - lower - 0.5) / blend))
             else:
-                weight = 1.0 if -0.5 < level <= 0.5 else 0.0
-            out[y, x] += np.float32(weight) * flat[y, x]
+                weight = 1.0 if level - lower > 0.5 else 0.0
+            if lower == place:  # of two strips the lower has what is left
+                out[y, x] += np.float32(1 - weight) * flat[y, x]
+            elif lower == place - 1:
+                out[y, x] += np.float32(weight) * flat[y, x]

@@ -77,6 +77,20 @@ def voltage(user: ImportParameters, told: Description, report: Report) -> float:
     return value
 
 
+def ctf_corrected(user: ImportParameters, told: Description, report: Report) -> bool:
+    """Return whether the images are CTF-corrected already: the user's word, or a stack's."""
+    said = told.ctf_corrected
+    if user.ctf_corrected is None:
+        if said is not None:
+            report.add("CTF", "corrected before the import", said)
+        return said is not None
+    if user.ctf_corrected:
+        report.add("CTF", "corrected before the import", "user")
+    elif said is not None:
+        report.add("CTF", "not corrected", "user", f"{said} says it is")
+    return user.ctf_corrected
+
+
 def pixel_size(
     user: ImportParameters,
     told: Description,

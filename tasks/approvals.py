@@ -6,12 +6,13 @@ with the values that were chosen for a series, and that none goes on with what w
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from tasks.choice import is_open
+from tasks.choice import is_open, possible
 from tasks.errors import UserError, WrongParameter
 from tasks.parameters import Parameters, Pipeline
-from tasks.steps import STEPS
+from tasks.steps import ALIGNMENTS, STEPS
 from tasks.store import Series, checked_name
 
 ALIGNMENT = "alignment"  # the one that the tomogram rests on
@@ -21,18 +22,30 @@ class Rejected(UserError):
     """A person has rejected the result of a step."""
 
 
-def checked(approve: list[str] | None) -> tuple[str, ...]:
+def checked(
+    approve: list[str] | None,
+    pipeline: Pipeline,
+    until: str | None = None,
+    also: Iterable[str] = (),
+) -> tuple[str, ...]:
     """Return the steps to be approved.
 
     Raises
     ------
     WrongParameter
-        If there is no such step.
+        If there is no such step, or none that this run takes.
     """
+    taken = possible(pipeline, until, tuple(also)) if approve else ()
     for name in approve or ():
         if name not in (ALIGNMENT, *STEPS):
             raise WrongParameter(
                 f"approve: no step {name!r}: there are {', '.join((ALIGNMENT, *STEPS))}"
+            )
+        aligns = any(step in ALIGNMENTS for step in taken)
+        if name not in taken and not (name == ALIGNMENT and aligns):
+            raise WrongParameter(
+                f"approve {name}: this run takes no such step, but {', '.join(taken)}: leave it "
+                "out, or ask for it by until or also"
             )
     return tuple(approve or ())
 

@@ -9,8 +9,16 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from kernels.hybrid import LEAST_BEADS
-from tasks.parameters import Aligned, MarkerfreeParameters, Parameters, Pipeline
+from tasks.parameters import (
+    Aligned,
+    Ctf2dParameters,
+    MarkerfreeParameters,
+    Parameters,
+    Pipeline,
+)
+from tasks.parameters.alignment import step_of
 from tasks.result import Result
+from tasks.steps import STEPS, needed
 from tasks.store import Series, parse_project
 
 Chosen = TypeVar("Chosen", bound=Parameters)
@@ -19,33 +27,59 @@ ENOUGH = "enough_beads"  # attribute of a result of `fiducials`
 
 def settled(pipeline: Pipeline, fiducials: Result) -> Pipeline:
     """Return the pipeline with every open alignment chosen, as a complete result has it."""
-    update: dict[str, Parameters] = {
-        name: parameters.model_copy(update={"alignment": chosen(fiducials)})
-        for name in Pipeline.model_fields
-        if is_open(parameters := getattr(pipeline, name))
-    }
+    made = _with_alignment(pipeline, chosen(fiducials))
     found = fiducials.attributes().get("beads", 0)
-    if pipeline.markerfree.beads == "auto" and pipeline.markerfree.local and found >= LEAST_BEADS:
-        update["markerfree"] = pipeline.markerfree.model_copy(update={"beads": "join"})
-    return pipeline.model_copy(update=update)
+    if made.markerfree.beads == "auto" and made.markerfree.local and found >= LEAST_BEADS:
+        joined = made.markerfree.model_copy(update={"beads": "join"})
+        made = made.model_copy(update={"markerfree": joined})
+    return made
 
 
 def settled_step(parameters: Chosen, project: str, series: str, branch: str) -> Chosen:
-    """Return the parameters of one step with an open alignment chosen, as the branch has it."""
+    """Return the parameters of one step with an open alignment chosen, as the branch has it.
+
+    Strips of `ctf2d` follow the nominal geometry on a branch that has no alignment.
+    """
     if not is_open(parameters):
         return parameters
     of = parse_project(project).series(series)
-    key = of.pointer(branch, "fiducials")
-    fiducials = None if key is None else of.result("fiducials", key)
-    found = fiducials is not None and fiducials.complete()
-    alignment = chosen(fiducials) if fiducials is not None and found else "markerfree"
+    alignment = "markerfree"
+    if _has(of, branch, "fiducials"):
+        alignment = chosen(of.result("fiducials", str(of.pointer(branch, "fiducials"))))
+    if isinstance(parameters, Ctf2dParameters):
+        tried = (alignment, "coarse")
+        alignment = next((a for a in tried if _has(of, branch, step_of(a))), "nominal")
     return parameters.model_copy(update={"alignment": alignment})
+
+
+def _has(series: Series, branch: str, step: str) -> bool:
+    key = series.pointer(branch, step)
+    return key is not None and series.result(step, key).complete()
+
+
+def possible(
+    pipeline: Pipeline, until: str | None = None, also: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Return the steps that a run may take, whatever an open alignment will be, in order."""
+    pipelines = [pipeline, *(_with_alignment(pipeline, a) for a in ("fiducial", "markerfree"))]
+    taken = {step for one in pipelines for step in needed(one, until, also)}
+    return tuple(step for step in STEPS if step in taken)
+
+
+def _with_alignment(pipeline: Pipeline, alignment: str) -> Pipeline:
+    """Return the pipeline with this one for every open alignment."""
+    update: dict[str, Parameters] = {
+        name: parameters.model_copy(update={"alignment": alignment})
+        for name in Pipeline.model_fields
+        if is_open(parameters := getattr(pipeline, name))
+    }
+    return pipeline.model_copy(update=update)
 
 
 def is_open(parameters: Parameters) -> bool:
     """Tell whether the parameters of a step leave the alignment open."""
     return (
-        isinstance(parameters, Aligned)
+        isinstance(parameters, Aligned | Ctf2dParameters)
         and parameters.alignment == "auto"
         and getattr(parameters, "by_alignment", True)
     )

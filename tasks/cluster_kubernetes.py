@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 from typing import Any
 
 import dask.config
 import dask.utils
 
 from kernels.threads import VARIABLE as THREADS
+from tasks.errors import WrongParameter, one_line
 from tasks.parameters import Execution
 
 DASKS_OWN_IMAGE = "ghcr.io/dask/dask"  # dask-kubernetes' default, which has no tiltflow
 IMAGE = "tiltflow"
+SETTING = "kubernetes.custom-cluster-spec"
 MEMORY = 8_000_000_000  # bytes of a worker
 CORES = 2
 PORTS = {"tcp-comm": 8786, "http-dashboard": 8787}
@@ -26,19 +29,50 @@ def cluster_spec(execution: Execution) -> dict[str, Any]:
     taken as it is but for name and number of workers; image, ``kubernetes.resources`` and
     ``kubernetes.env`` are settings of Dask's, too. The name is new, so that no run takes, or
     removes, the cluster of another.
-    """
-    given = dask.config.get("kubernetes.custom-cluster-spec", None)
-    if isinstance(given, str):
-        import yaml
 
-        with open(given) as file:
-            given = yaml.safe_load(file)
+    Raises
+    ------
+    WrongParameter
+        If the file cannot be read, or what is given is not the description of a cluster.
+    """
+    given = dask.config.get(SETTING, None)
+    source = given if isinstance(given, str) else f"Dask's setting {SETTING}"
+    if isinstance(given, str):
+        given = _read(given)
     spec: dict[str, Any] = given or _own(execution)
-    spec["metadata"]["name"] = name = f"tiltflow-{uuid.uuid4().hex[:8]}"
-    spec["spec"]["scheduler"]["service"]["selector"]["dask.org/cluster-name"] = name
+    name = f"tiltflow-{uuid.uuid4().hex[:8]}"
+    _part(source, spec, "metadata")["name"] = name
+    selector = _part(source, spec, "spec", "scheduler", "service", "selector")
+    selector["dask.org/cluster-name"] = name
+    worker = _part(source, spec, "spec", "worker")
     if execution.workers is not None:
-        spec["spec"]["worker"]["replicas"] = execution.workers
+        worker["replicas"] = execution.workers
     return spec
+
+
+def _read(path: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(Path(path).expanduser().read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise WrongParameter(
+            f"{path}: {one_line(error).removeprefix(f'{path}: ')}: correct the file, or Dask's "
+            f"setting {SETTING} that names it"
+        ) from error
+
+
+def _part(source: str, spec: Any, *names: str) -> dict[str, Any]:
+    """Return a part of a cluster's description, which must be there."""
+    part = spec
+    for name in names:
+        part = part.get(name) if isinstance(part, dict) else None
+    if not isinstance(part, dict):
+        raise WrongParameter(
+            f"{source}: no {'.'.join(names)}: write a DaskCluster, as in "
+            "deployments/kubernetes/cluster.yaml"
+        )
+    return part
 
 
 def _own(execution: Execution) -> dict[str, Any]:

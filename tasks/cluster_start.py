@@ -216,8 +216,9 @@ def _kubernetes(execution: Execution) -> Any:
         ) from error
     from tasks.cluster_kubernetes import cluster_spec
 
+    spec = cluster_spec(execution)
     try:
-        return KubeCluster(custom_cluster_spec=cluster_spec(execution))
+        return KubeCluster(custom_cluster_spec=spec)
     except Exception as error:  # of kr8s, which has its own for each way not to get through
         raise WrongParameter(
             f"cluster 'kubernetes': {type(error).__name__}: {' '.join(str(error).split())}: is "

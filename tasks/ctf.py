@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tasks.ctf_estimate import Estimate, message, table, write_profiles
 from tasks.ctf_import import ImportedCtf, imported_ctf
+from tasks.ctf_provenance import refuse_corrected
 from tasks.ctf_rings import coherent
 from tasks.ctf_strips import by_strips
 from tasks.errors import UnusableData
@@ -31,6 +32,7 @@ def ctf(
       correlation and noise (`kernels.ctf_profile.CtfProfile`).
     """
     work = begin("ctf", project, series, parameters, branch, execution)
+    refuse_corrected(work.input("motion"), "ctf")
     if work.done:
         return work.adopt()
     if not work.record.included:

@@ -12,12 +12,13 @@ from kernels.ctf_planes import automatic_step
 from kernels.ctf_slope import Slope, Strips, lay_strips, slope_in_raw, step_of_width
 from kernels.ctf_strip_correct import margin_of
 from kernels.fourier import Shape
+from tasks.choice import settled_step
 from tasks.chunks.ctf2d import correct_view, memory_of_view
 from tasks.ctf_provenance import CTF_CORRECTED, refuse_corrected
 from tasks.ctf_views import ViewCtf, ctf_of_views
 from tasks.errors import WrongParameter
 from tasks.parameters import Ctf2dParameters, Execution
-from tasks.position import found
+from tasks.position import Position, found
 from tasks.preprocess import is_weighted
 from tasks.scatter import Unit
 from tasks.steps import ALIGNMENTS
@@ -49,14 +50,15 @@ def ctf2d(
     Writes ``images`` (view, y, x) in the frame of the raw views, their means kept, which stand in
     for those of the dose step wherever they are read. Dose that is still to be weighted stays so
     (attribute ``weighting``): both are factors of the spectrum. Attribute ``ctf_corrected`` keeps
-    them from being corrected again. Tilt and axis are the nominal ones, as those by which the
-    hand was measured: an axis that is wrong by 1° errs by 8 nm at a corner 0.3 µm away, at 60°.
+    them from being corrected again. Tilt and axis are those of an alignment, or the nominal ones:
+    an axis that is wrong by 1° errs by 8 nm at a corner 0.3 µm away, at 60°.
     """
+    parameters = settled_step(parameters, project, series, branch)
     work = begin("ctf2d", project, series, parameters, branch, execution)
-    if work.done:
-        return work.adopt()
     record, source = work.record, work.input(parameters.images)
     refuse_corrected(source, "ctf2d")
+    if work.done:
+        return work.adopt()
     views, *size = source.images().shape
     shape, pixel_size = (int(size[0]), int(size[1])), work.image_pixel_size
     hand = record.hand if parameters.hand == "measured" else parameters.hand
@@ -126,8 +128,11 @@ def _lay(
             if parameters.defocus_tolerance == "auto"
             else parameters.defocus_tolerance
         )
+        limit = "defocus_tolerance"
         if parameters.strip_width is not None:
-            tolerance = min(tolerance, step_of_width(parameters.strip_width, pixel_size, slope))
+            by_width = step_of_width(parameters.strip_width, pixel_size, slope)
+            if by_width < tolerance:
+                tolerance, limit = by_width, "strip_width"
         blend = 1.0
         if parameters.interpolation is not None:
             blend = min(1.0, step_of_width(parameters.interpolation, pixel_size, slope) / tolerance)
@@ -136,14 +141,14 @@ def _lay(
         if len(strips.offsets) > MOST_STRIPS:
             raise WrongParameter(
                 f"{name}: {len(strips.offsets)} strips of {tolerance:g} Å of defocus in view "
-                f"{i + 1}: use a larger ctf2d.defocus_tolerance"
+                f"{i + 1}: use a larger ctf2d.{limit}"
             )
         laid.append(Laid(known, slope, strips, margin_of(known.ctf, pixel_size, strips)))
     return laid
 
 
 def _plane(work: Work, parameters: Ctf2dParameters) -> tuple[float, float]:
-    """Return the slopes of the specimen's plane in the raw views [degrees].
+    """Return the slopes of the specimen's plane in the frame of the views [degrees].
 
     Raises
     ------
@@ -158,13 +163,18 @@ def _plane(work: Work, parameters: Ctf2dParameters) -> tuple[float, float]:
     if pretilt is None:
         name = work.series.name
         raise WrongParameter(f"{name}: the ctf step knows no pre-tilt: use --no-pretilt")
-    return pretilt.about_axis, pretilt.across_axis
+    # The ctf step has it in the frame of the nominal tilts.
+    plane = Position(0.0, 0.0, pretilt.about_axis, pretilt.across_axis, "good")
+    record = work.record
+    views = [(record.views[i].tilt_angle, record.geometry(i)) for i in record.included]
+    more = float(np.median([nominal - view.tilt for nominal, view in views]))
+    return plane.plane_in(0.0, more, float(np.median([view.x_tilt for _, view in views])))
 
 
 def _measured_plane(work: Work) -> tuple[float, float]:
-    """Return the slopes of the specimen's middle in the raw views, level where that is not sure.
+    """Return the slopes of the specimen's middle, level where that is not sure.
 
-    The step `thickness` has them in the frame of an alignment, which may have added to the tilts.
+    The step `thickness` has them in the frame of an alignment, which may not be that of the strips.
     """
     position = found(work.input("thickness"))
     if position.verdict != "good":
@@ -172,10 +182,11 @@ def _measured_plane(work: Work) -> tuple[float, float]:
     result = work.input("thickness")
     step = next(name for name in ALIGNMENTS if name in result.attributes()["inputs"])
     keys = {step: result.attributes()["inputs"][step]}
-    aligned, raw = work.series.record_of(keys), work.record
-    views = [(aligned.geometry(i), raw.geometry(i)) for i in raw.included]
+    measured, record = work.series.record_of(keys), work.record
+    views = [(measured.geometry(i), record.geometry(i)) for i in record.included]
     more = float(np.median([a.tilt - b.tilt for a, b in views]))
-    return position.plane_in(float(np.median([a.x_tilt for a, _ in views])), more)
+    x_tilts = np.median([(a.x_tilt, b.x_tilt) for a, b in views], axis=0)
+    return position.plane_in(float(x_tilts[0]), more, float(x_tilts[1]))
 
 
 def _message(
@@ -190,6 +201,7 @@ def _message(
     sign = {1: "hand +1", -1: "hand −1"}
     if parameters.by_position:
         told += f", along a plane turned by {plane[0]:.1f}° and {plane[1]:.1f}°".replace("-", "−")
+    told += f", geometry: {parameters.alignment}"
     told += f", {sign[hand]}" if hand else ", hand unknown, +1 taken: --hand says which"
     if borrowed:
         told += f"; CTF from their neighbours: views {', '.join(map(str, borrowed))}"

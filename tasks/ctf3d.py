@@ -35,6 +35,7 @@ from tasks.chunks.reconstruct import Reconstruction
 from tasks.ctf3d_planes import Held, planned
 from tasks.ctf_provenance import CTF_CORRECTED, refuse_corrected
 from tasks.ctf_views import ctf_of_views
+from tasks.errors import WrongParameter
 from tasks.parameters import Ctf3dParameters, Execution, ReconstructParameters
 from tasks.record import TiltSeries
 from tasks.scatter import Unit
@@ -58,9 +59,10 @@ def ctf3d(
     """
     parameters = settled_step(parameters, project, series, branch)
     work = begin("ctf3d", project, series, parameters, branch, execution)
+    _check_novactf(work.series.name, parameters)
+    refuse_corrected(work.input("dose"), "ctf3d")
     if work.done:
         return work.adopt()
-    refuse_corrected(work.input("dose"), "ctf3d")
     job = prepare(work, parameters)
     hand = _hand(work, parameters)
     how = _correcting(job, parameters, hand)
@@ -107,6 +109,8 @@ def ctf3d(
 def _said(record: TiltSeries, how: Correcting, hand: int, scores: dict[str, float]) -> str:
     levels = int((how.planes.first + how.planes.count).max() - how.planes.first.min())
     said = f", CTF corrected at {levels} planes {how.planes.step / 10:.1f} nm apart"
+    if how.parameters.compat == "novactf":
+        said += " as by novaCTF, nearest plane"
     if how.parameters.hand == "auto" and record.hand is None:
         said += f" with hand {hand:+d}, which is unknown"
     if scores and scores["as used"] - scores["opposite"] < -SURE * scores["error"]:
@@ -135,6 +139,25 @@ def _extra(how: Correcting, hand: int, scores: dict[str, float]) -> dict[str, An
     }
 
 
+def _check_novactf(name: str, parameters: Ctf3dParameters) -> None:
+    """Refuse what novaCTF does not have where its way is asked for.
+
+    Raises
+    ------
+    WrongParameter
+        Naming the parameter.
+    """
+    if parameters.compat != "novactf":
+        return
+    for wrong, given in (
+        (parameters.correction == "wiener", "correction wiener: use flip or multiply"),
+        (parameters.first_peak_intact, "first_peak_intact: leave it out"),
+        (parameters.interpolation != "linear", "interpolation spline: use linear"),
+    ):
+        if wrong:
+            raise WrongParameter(f"{name}: ctf3d: novaCTF has no {given}, or compat none")
+
+
 def _hand(work: Work, parameters: Ctf3dParameters) -> int:
     if parameters.hand != "auto":
         return parameters.hand
@@ -148,10 +171,10 @@ def _correcting(job: Job, parameters: Ctf3dParameters, hand: int) -> Correcting:
     if step == "auto":
         step = automatic_step(parameters.resolution or 2 * box.voxel, acquisition.voltage)
     nova = parameters.compat == "novactf"
-    mode = "flip" if nova else parameters.correction
     planes: Planes
     if nova:
-        shift = angstrom(job.parameters.z_shift, box.voxel)
+        # SHIFT as its user gives it; a box laid around the specimen is where the defoci hold.
+        shift = 0.0 if parameters.z_shift == "auto" else angstrom(parameters.z_shift, box.voxel)
         planes = novactf_planes(
             job.views, box.over_all_rows, box.voxel, shift, step=step, hand=hand
         )
@@ -171,7 +194,10 @@ def _correcting(job: Job, parameters: Ctf3dParameters, hand: int) -> Correcting:
     most = max(abs(ctf.defocus) for ctf in ctfs) * wavelength(acquisition.voltage)
     margin = min(ceil(2 * most * 0.5 / box.voxel**2), max(box.frame) // 2)
     correction = Correction(
-        mode, parameters.snr, parameters.snr_falloff, parameters.first_peak_intact
+        parameters.correction,
+        parameters.snr,
+        parameters.snr_falloff,
+        parameters.first_peak_intact,
     )
     return Correcting(
         *(job.views, tuple(ctfs), box, job.turned, planes, correction),

@@ -12,7 +12,7 @@ from tasks.errors import UnusableData
 from tasks.formats.errors import FormatError
 from tasks.formats.mdoc import Mdoc, MdocSection, read_mdoc
 from tasks.formats.mrc import open_frames
-from tasks.formats.mrc_extended import axis_in_labels, read_sections
+from tasks.formats.mrc_extended import axis_in_labels, ctf_correction_in, read_sections
 from tasks.formats.tilt_list import acquisition_order, parse_range, read_tilt_list
 from tasks.parameters import ImportParameters
 
@@ -34,7 +34,7 @@ def describe_stack(path: Path, user: ImportParameters) -> Description:
     where = user.angles or ""
     mdoc = _mdoc_beside(path) if where in ("", "mdoc") else None
     if mdoc is not None:
-        return _of_stack_with_mdoc(path, count, mdoc, axis)
+        return _of_stack_with_mdoc(path, count, mdoc, axis, ctf_correction_in(header))
     if where == "mdoc":
         raise UnusableData(f"{path}: no mdoc beside it: bring {path.name}.mdoc, or give --angles")
     sections, said_by, order = _listed_sections(path, count, where)
@@ -58,11 +58,16 @@ def describe_stack(path: Path, user: ImportParameters) -> Description:
         doubts=(("order", order_by, "user" if doubt is None else "default", doubt),),
         axis=axis,
         is_stack=True,
+        ctf_corrected=ctf_correction_in(header),
     )
 
 
 def _of_stack_with_mdoc(
-    path: Path, count: int, mdoc: Mdoc, axis: tuple[float, str] | None
+    path: Path,
+    count: int,
+    mdoc: Mdoc,
+    axis: tuple[float, str] | None,
+    ctf_corrected: str | None,
 ) -> Description:
     views = tuple(with_angle(view) for view in mdoc.views_by_time)
     numbers = sorted(view.number for view in views)
@@ -82,6 +87,7 @@ def _of_stack_with_mdoc(
         order_by="DateTime" if timed else "mdoc",
         axis=axis,
         is_stack=True,
+        ctf_corrected=ctf_corrected,
     )
 
 

@@ -35,6 +35,8 @@ class Description:
         For the import report.
     axis : (float, source) or None
         Tilt axis [°] that the stack itself tells.
+    ctf_corrected : str or None
+        What in the stack says that its images are corrected for the CTF.
     """
 
     mdoc: Mdoc
@@ -47,6 +49,7 @@ class Description:
     doubts: tuple[tuple[str, str, str, str | None], ...] = field(default=())
     axis: tuple[float, str] | None = None
     is_stack: bool = False
+    ctf_corrected: str | None = None
 
     @property
     def path(self) -> Path:

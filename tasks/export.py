@@ -130,7 +130,7 @@ def export_series(
         raise WrongParameter(f"--to {to}: there are {', '.join(get_args(Target))}")
     out = Path(out).expanduser()
     of = parse_project(project).series(series)
-    source = find_source(of, branch, say)
+    source = find_source(of, branch, say, of_corrected=to == "novactf")
     if to == "mrc":
         with _placed(out, out, series) as folder:
             _write_images(folder, source, say)
@@ -157,7 +157,9 @@ def export_series(
             _write_tomograms(folder, source, say, mode)
             files = _names(folder)
             return [out / series / name for name in files]
-        _, x_tilt = turned_by(source.tomogram)
+        # Of novaCTF, planes, commands and transforms all belong to one box.
+        boxed = (to == "novactf" and source.corrected) or source.tomogram
+        _, x_tilt = turned_by(boxed)
         write_angles(folder, source.record, source.alignment, x_tilt)
         if source.motion is not None:
             write_motion(
@@ -168,26 +170,28 @@ def export_series(
             images = source.motion.images().shape
             write_reconstruction(
                 *(folder, source.record, (images[2], images[1]), source.pixel_size),
-                *(source.tomogram, source.result(source.alignment), say),
+                *(boxed, source.result(source.alignment), say),
             )
             if source.beads is not None:
                 write_beads(folder, source.record, source.beads, source.pixel_size)
         else:
             say(f"{series}: not aligned on branch {branch}: no .xf, .tlt, newst.com and tilt.com")
         if to == "novactf":
-            if (made := source.corrected or source.tomogram) is None:
+            if boxed is None:
                 raise NotThere(
                     f"{series}: no tomogram on branch {branch}, in whose box novaCTF's planes lie: "
                     f"`tiltflow run {project}` first"
                 )
-            write_planes(folder, source.record, made)
+            write_planes(folder, source.record, boxed)
         _write_tomograms(folder, source, say, mode)
         files = _names(folder)
     return [out / series / name for name in files]
 
 
-def find_source(series: Series, branch: str, say: Say = lambda line: None) -> Source:
-    """Return what `branch` has of a series.
+def find_source(
+    series: Series, branch: str, say: Say = lambda line: None, *, of_corrected: bool = False
+) -> Source:
+    """Return what `branch` has of a series; `of_corrected`: as its tomogram of ctf3d rests on it.
 
     Raises
     ------
@@ -195,8 +199,10 @@ def find_source(series: Series, branch: str, say: Say = lambda line: None) -> So
         If that is nothing.
     """
     # What is exported must fit together: the tomogram, or the best alignment, decides.
-    order = ("reconstruct", *ALIGNMENTS, "exclude", "motion")
+    order: tuple[str, ...] = ("reconstruct", *ALIGNMENTS, "exclude", "motion")
     found = {step: current_result(series, branch, step) for step in (*order, "ctf", "ctf3d")}
+    if of_corrected:
+        order = ("ctf3d", *order)
     tomogram = found["reconstruct"]
     last = next((found[step] for step in order if found[step] is not None), None)
     if last is None:
@@ -208,7 +214,11 @@ def find_source(series: Series, branch: str, say: Say = lambda line: None) -> So
         )
     keys = _origins(last)
     alignment = next((step for step in ALIGNMENTS if step in keys), None)
-    if tomogram is not None and alignment and series.pointer(branch, alignment) != keys[alignment]:
+    corrected = found["ctf3d"] if of_corrected else None
+    rests = corrected or tomogram
+    if corrected is not None:
+        found["ctf"] = series.result("ctf", keys["ctf"])
+    if rests is not None and alignment and series.pointer(branch, alignment) != keys[alignment]:
         say(
             f"{series.name}: branch {branch} has another {alignment} alignment than its tomogram: "
             "the files have the one that the tomogram was made from"

@@ -85,7 +85,9 @@ def write_reconstruction(
     parameters = ReconstructParameters()
     if tomogram is not None:
         made = tomogram.attributes()
-        parameters = ReconstructParameters.model_validate(made["parameters"])
+        known = made["parameters"].items()  # of ctf3d there are others, too
+        known = {name: value for name, value in known if name in ReconstructParameters.model_fields}
+        parameters = ReconstructParameters.model_validate(known)
         binning, shape, centre = made["binning"], made["shape"], made["centre"]
     else:
         binning = chosen_binning(parameters, pixel_size)

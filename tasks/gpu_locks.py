@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pynvml
@@ -38,7 +39,7 @@ def _name(device: str) -> str:
 
 
 @contextmanager
-def alone_on(devices: list[str], say: Callable[[str], None]) -> Iterator[None]:
+def alone_on(devices: list[str], say: Callable[[str], object]) -> Iterator[None]:
     """Hold the GPUs for this process; wait, and say so once, while another of this machine does.
 
     The system frees them with the process, however it ends.
@@ -54,7 +55,7 @@ def alone_on(devices: list[str], say: Callable[[str], None]) -> Iterator[None]:
         for device in devices:
             descriptor = _opened(device)
             stack.callback(os.close, descriptor)
-            _take(descriptor, lambda device=device: say(f"GPU {device} is another run's: waiting"))
+            _take(descriptor, partial(say, f"GPU {device} is another run's: waiting"))
         yield
 
 
@@ -66,7 +67,7 @@ def _opened(device: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
-def _take(descriptor: int, when_taken: Callable[[], None]) -> None:
+def _take(descriptor: int, tell: Callable[[], object]) -> None:
     told = False
     while True:
         try:
@@ -74,6 +75,6 @@ def _take(descriptor: int, when_taken: Callable[[], None]) -> None:
             return
         except BlockingIOError:
             if not told:
-                when_taken()
+                tell()
             told = True
             time.sleep(LOOK)

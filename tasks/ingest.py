@@ -79,6 +79,7 @@ def read_series(source: Source, user: ImportParameters) -> TiltSeries:
         defects=defects_file(user, report, shape),
         eer_sampling=sampling,
         dose_weighted=user.dose_weighted,
+        ctf_corrected=acquisition.ctf_corrected(user, told, report),
     )
     if user.dose_weighted:
         report.add("dose weighting", "before the import", "user")

@@ -73,22 +73,26 @@ class Position:
         """Z of the middle in the frame of the `levelled` views [Å]."""
         return self.z_centre / float(np.linalg.norm(self.normal))
 
-    def plane_in(self, x_tilt: float, more_tilt: float) -> tuple[float, float]:
-        """Return the slopes of the middle in a frame without x-axis tilt [degrees].
+    def plane_in(
+        self, x_tilt: float, more_tilt: float, x_tilt_there: float = 0.0
+    ) -> tuple[float, float]:
+        """Return the slopes of the middle in the frame of other views [degrees].
 
         Parameters
         ----------
         x_tilt : float
             Of the views that it was measured with [degrees].
         more_tilt : float
-            By which their tilt angles are larger than those of the frame [degrees].
+            By which their tilt angles are larger than those of the others [degrees].
+        x_tilt_there : float
+            X-axis tilt of the others [degrees].
 
         Returns
         -------
         pitch, rise : float
             As of `kernels.geometry.defocus_gradient`.
         """
-        x, y, z = tilt_rotation(View(more_tilt, 0.0, x_tilt=x_tilt)) @ self.normal
+        x, y, z = turned_frame(x_tilt, -more_tilt, x_tilt_there - x_tilt) @ self.normal
         return degrees(atan2(x, z)), degrees(atan2(-y, z))
 
     def middle(self, x_tilt: float, angle_offset: float, more: float) -> tuple[float, float, float]:

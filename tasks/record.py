@@ -54,6 +54,9 @@ class Acquisition(Record):
         1, description="frame pixels along each side of a detector pixel, of EER movies"
     )
     dose_weighted: bool = Field(False, description="the images were weighted before the import")
+    ctf_corrected: bool = Field(
+        False, description="the images were corrected for the CTF before the import"
+    )
 
 
 class Motion(Record):

@@ -200,7 +200,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "ctf2d",
-            version=1,
+            version=2,
             reads=(
                 "views.tilt_angle",
                 "views.order",
@@ -213,7 +213,7 @@ STEPS: dict[str, Step] = {
             ),
             about="correct each view for the CTF in strips along the tilt axis",
             inputs=("{images}", "ctf"),
-            asks={"by_position": ("thickness",)},
+            asks={"by_position": ("thickness",), "by_alignment": ("{alignment_step}",)},
             side=True,
         ),
         Step(

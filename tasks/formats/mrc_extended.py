@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from tasks.formats.errors import FormatError
 from tasks.formats.files import StrPath
-from tasks.formats.mrc_header import HEADER_BYTES, read_header
+from tasks.formats.mrc_header import HEADER_BYTES, MrcHeader, read_header
 
 STEEPEST = 90.0  # degrees
 
@@ -50,6 +50,7 @@ SERIALEM = (
 
 _AXIS = re.compile(r"tilt\s+axis\s+angle\s*=\s*([+-]?\d+(?:\.\d*)?)", re.IGNORECASE | re.ASCII)
 _BINNING = re.compile(r"\bbinning\s*=\s*(\d+(?:\.\d*)?)", re.IGNORECASE | re.ASCII)
+_CTF_CORRECTED = re.compile(r"ctfphaseflip: ctf|ctf-corrected \(", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,17 @@ def axis_in_labels(labels: Iterable[str]) -> tuple[float, float | None] | None:
             binning = _BINNING.search(label)
             return float(axis[1]), None if binning is None else float(binning[1])
     return None
+
+
+def ctf_correction_in(header: MrcHeader) -> str | None:
+    """Return what says that images are corrected for the CTF; None where nothing does.
+
+    A label as ctfphaseflip or `tiltflow export` writes it, which programs hand on, or IMOD's flag.
+    """
+    for label in header.labels:
+        if _CTF_CORRECTED.search(label):
+            return f"stack label {label!r}"
+    return "IMOD's flag in the stack header" if header.ctf_flag else None
 
 
 def _main_fields(raw: bytes, data_offset: int) -> tuple[Any, str]:

@@ -27,6 +27,7 @@ HEADER_BYTES = 1024
 IMOD_STAMP = 1146047817
 SIGNED_BYTES, STANDARD_ORIGIN = 1, 4  # IMOD's flags; the second: origin has MRC2014's sign
 HALF_BYTES = 16  # IMOD's flag of 4-bit data in mode 0
+CTF_CORRECTED = 32  # IMOD's flag, which ctfphaseflip sets
 PACKED = 101
 STAMP_OFFSET = 40  # of IMOD's stamp and flags in `extra2`
 
@@ -57,6 +58,8 @@ class MrcHeader:
     labels : tuple of str
     data_offset : int
         Bytes before the first value.
+    ctf_flag : bool
+        IMOD's flag of images that are corrected for the CTF.
     """
 
     path: Path
@@ -72,6 +75,7 @@ class MrcHeader:
     rms: float
     labels: tuple[str, ...]
     data_offset: int
+    ctf_flag: bool = False
 
     @property
     def section_bytes(self) -> int:
@@ -135,6 +139,7 @@ def read_header(path: StrPath, signed: bool | None = None) -> MrcHeader:
         rms=float(fields["rms"]),
         labels=tuple(label for label in labels if label),
         data_offset=HEADER_BYTES + int(fields["nsymbt"]),
+        ctf_flag=bool(flags & CTF_CORRECTED),
     )
     expected = header.data_offset + shape[0] * header.section_bytes
     if not expected <= found_bytes < expected + header.section_bytes:

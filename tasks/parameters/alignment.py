@@ -68,6 +68,11 @@ class CoarseParameters(Parameters):
 Alignment = Literal["auto", "fiducial", "markerfree", "coarse"]
 
 
+def step_of(alignment: str) -> str:
+    """Return the step whose geometry an alignment is; of auto, the one that decides."""
+    return {"auto": "fiducials", "fiducial": "align"}.get(alignment, alignment)
+
+
 class Aligned(Parameters):
     """What rests on an alignment, and on which."""
 
@@ -84,8 +89,7 @@ class Aligned(Parameters):
     @property
     def alignment_step(self) -> str:
         """The step whose geometry is used; of auto, the one that decides."""
-        steps = {"auto": "fiducials", "fiducial": "align"}
-        return steps.get(self.alignment, self.alignment)
+        return step_of(self.alignment)
 
 
 class TransformParameters(Aligned):

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from tasks.parameters.alignment import step_of
 from tasks.parameters.base import Parameters
 
 
@@ -118,6 +119,12 @@ class Ctf2dParameters(Parameters):
         ge=0,
         description="width over which strips are blended [pixels]; empty: from middle to middle",
     )
+    alignment: Literal["auto", "fiducial", "markerfree", "coarse", "nominal"] = Field(
+        "auto",
+        description="whose tilts and tilt axis the strips follow; auto: as of a tomogram, of the "
+        "step alone that of the branch where there is one; nominal: the imported ones, no "
+        "alignment is needed",
+    )
     hand: Literal["measured", 1, -1] = Field(
         "measured", description="sign of the defocus gradient: of the ctf step, or the user's word"
     )
@@ -129,3 +136,13 @@ class Ctf2dParameters(Parameters):
         description="strips follow the specimen's plane as the thickness step has measured it, "
         "where that is sure",
     )
+
+    @property
+    def by_alignment(self) -> bool:
+        """Whether the geometry of an alignment is used."""
+        return self.alignment != "nominal"
+
+    @property
+    def alignment_step(self) -> str:
+        """The step whose geometry is used; of auto, the one that decides."""
+        return step_of(self.alignment)

@@ -54,6 +54,11 @@ class ImportParameters(Parameters):
     dose_weighted: bool = Field(
         False, description="the images are dose-weighted already: nothing weights them again"
     )
+    ctf_corrected: bool | None = Field(
+        None,
+        description="the images are CTF-corrected already: nothing corrects them again; empty: as "
+        "the header of a stack says",
+    )
     initial_dose: float = Field(0.0, ge=0, description="dose before the first view [e/Å²]")
     tilt_axis: float | None = Field(
         None, ge=-360, le=360, description="tilt axis, counter-clockwise from image +y [°]"

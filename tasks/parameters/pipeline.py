@@ -46,12 +46,13 @@ class Pipeline(Parameters):
 
     @model_validator(mode="after")
     def _one_alignment(self) -> Self:
-        """Let the specimen be measured in the alignment that is reconstructed."""
+        """Let the specimen be measured, and strips laid, in the alignment that is reconstructed."""
         made = [self.reconstruct.alignment, self.ctf3d.alignment]
         chosen = next((alignment for alignment in made if alignment != "auto"), "auto")
-        if self.thickness.alignment == "auto" != chosen:
-            measured = self.thickness.model_copy(update={"alignment": chosen})
-            object.__setattr__(self, "thickness", measured)
+        for name in ("thickness", "ctf2d"):
+            given = getattr(self, name)
+            if given.alignment == "auto" != chosen:
+                object.__setattr__(self, name, given.model_copy(update={"alignment": chosen}))
         return self
 
 

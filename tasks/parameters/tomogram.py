@@ -170,5 +170,6 @@ class Ctf3dParameters(TomogramParameters):
     )
     compat: Literal["none", "novactf"] = Field(
         "none",
-        description="novactf: planes, nearest plane, phase flip and weights as novaCTF has them",
+        description="novactf: planes, weights and z-shift as novaCTF has them, nearest plane; flip "
+        "or multiply; a z-shift that is given lessens all defoci, one left to auto does not",
     )

@@ -27,8 +27,8 @@ def test_an_entrypoint_leads_to_a_flow_that_says_what_it_does(entrypoint: str) -
     assert len((flow.description or "").splitlines()[0]) > 20
 
 
-def test_every_step_is_deployed_after_the_five_flows_over_series() -> None:
-    flows = ["flows.session.import_series", "flows.watch.watch"]
+def test_every_step_is_deployed_after_the_flows_over_series() -> None:
+    flows = ["flows.session.import_series", "flows.watch.watch", "flows.watch.watch"]
     flows += ["flows.session.session", "flows.workflow.workflow", "flows.tomogram.tomogram"]
     first, *others = STEPS
     steps = [first, "average", *others]

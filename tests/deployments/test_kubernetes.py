@@ -124,6 +124,36 @@ def test_a_run_takes_the_file_that_dasks_setting_names(path: Path) -> None:
     assert made == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            None,
+            r"cluster\.yaml: no such file or directory: correct the file, or Dask's setting kub",
+        ),
+        ("spec: [1", r"cluster\.yaml: .*: correct the file"),
+        ("just words", r"cluster\.yaml: no metadata: write a DaskCluster"),
+        ("metadata: {}", r"cluster\.yaml: no spec\.scheduler\.service\.selector: write a DaskCl"),
+    ],
+)
+def test_a_file_that_describes_no_cluster_is_told_of(
+    tmp_path: Path, text: str | None, told: str
+) -> None:
+    from tasks import cluster
+    from tasks.errors import WrongParameter
+
+    path = tmp_path / "cluster.yaml"
+    if text is not None:
+        path.write_text(text)
+    with (
+        dask.config.set({"kubernetes.custom-cluster-spec": str(path)}),
+        pytest.raises(WrongParameter, match=told) as refused,
+        cluster.opened(Execution(cluster="kubernetes")),
+    ):
+        pass
+    assert "kubectl" not in str(refused.value)
+
+
 def test_without_a_cluster_there_is_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -36,7 +36,7 @@ def test_the_server_listens_on_the_loopback_alone(server: Server) -> None:
 
 def test_every_flow_is_deployed_to_the_pool_with_a_description(server: Server) -> None:
     deployments = server.deployments()
-    assert len(deployments) == 6 + len(STEPS)  # one is a flow of no step of a run: average
+    assert len(deployments) == 7 + len(STEPS)  # one is a flow of no step of a run: average
     for entrypoint, deployment in deployments.items():
         assert deployment["work_pool_name"] == "tiltflow", entrypoint
         assert not deployment["pull_steps"], entrypoint
@@ -59,8 +59,26 @@ def test_a_watch_is_scheduled_every_minute_when_it_is_switched_on(server: Server
     deployments = server.deployments()
     (schedule,) = deployments["flows.watch.watch"]["schedules"]
     assert (schedule["schedule"]["interval"], schedule["active"]) == (60.0, False)
+    assert deployments["flows.watch.watch"]["parameters"]["once"] is True
     others = [name for name, each in deployments.items() if each["schedules"]]
     assert others == ["flows.watch.watch"]
+
+
+def test_an_event_has_its_folder_watched_until_all_is_settled_and_none_is_lost(
+    server: Server,
+) -> None:
+    arrived = server.deployments()["flows.watch.watch arrived"]
+    assert arrived["parameters"]["stay"] is True
+    assert "once" not in arrived["parameters"]
+    assert arrived["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+    (automation,) = [
+        each
+        for each in server.post("/automations/filter", {})
+        if each["trigger"].get("expect") == ["tiltflow.movies.arrived"]
+    ]
+    (action,) = automation["actions"]
+    assert action["deployment_id"] == arrived["id"]
+    assert action["parameters"]["stay"] is True
 
 
 def test_the_form_has_every_parameter_with_its_description_and_unit(server: Server) -> None:

@@ -13,7 +13,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import approval, asking, steps
+from flows import approval, asking, cli_common, steps
 from flows.approval import Answer, Question, asked_by
 from flows.tomogram import tomogram
 from tasks import approvals
@@ -112,13 +112,74 @@ def test_a_rejection_brings_back_what_was_accepted_before(finished_copy: str) ->
 
 def test_alignment_is_the_one_that_the_tomogram_rests_on() -> None:
     pipeline = Pipeline.model_validate({"reconstruct": {"alignment": "coarse"}})
-    waits = approvals.checked(["alignment"])
+    waits = approvals.checked(["alignment"], pipeline)
     assert approvals.concerns(waits, "coarse", pipeline)
     assert not approvals.concerns(waits, "align", pipeline)
     for step in ("fiducials", "align", "markerfree"):  # the beads decide first
         assert not approvals.concerns(waits, step, Pipeline())
     with pytest.raises(WrongParameter, match="no step 'lunch': there are alignment, motion"):
-        approvals.checked(["lunch"])
+        approvals.checked(["lunch"], pipeline)
+
+
+@pytest.mark.parametrize(
+    ("approve", "until", "also", "told"),
+    [
+        (["ctf3d"], None, (), "approve ctf3d: this run takes no such step, but motion, exclude"),
+        (["reconstruct"], "ctf", (), r"approve reconstruct: .* but motion, exclude, ctf: leave"),
+        (["alignment"], "ctf", (), "approve alignment: this run takes no such step"),
+        (["alignment"], None, (), None),
+        (["align", "markerfree", "fiducials"], None, (), None),  # the beads decide which
+        (["ctf3d"], None, ("ctf3d",), None),
+    ],
+)
+def test_a_step_that_a_run_does_not_take_cannot_be_approved(
+    approve: list[str], until: str | None, also: tuple[str, ...], told: str | None
+) -> None:
+    if told is None:
+        assert approvals.checked(approve, Pipeline(), until, also) == tuple(approve)
+        return
+    with pytest.raises(WrongParameter, match=told):
+        approvals.checked(approve, Pipeline(), until, also)
+
+
+def test_an_alignment_that_is_chosen_takes_no_other() -> None:
+    pipeline = Pipeline.model_validate({"reconstruct": {"alignment": "coarse"}})
+    with pytest.raises(WrongParameter, match="approve markerfree: this run takes no such step"):
+        approvals.checked(["markerfree"], pipeline)
+
+
+def test_two_series_ask_one_after_the_other_and_say_who(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, most, prompts = 0, 0, []
+
+    def prompt(text: str) -> str:
+        nonlocal at_once, most
+        at_once, most = at_once + 1, max(most, at_once + 1)
+        prompts.append(text)
+        time.sleep(0.1)
+        at_once -= 1
+        return "a"
+
+    def both() -> None:
+        asker = approval._asker.get()
+        assert asker is not None
+        threads = [threading.Thread(target=asker, args=(of(n),)) for n in ("TS_01", "TS_02")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def of(name: str) -> Question:
+        told = {"key": "k", "url": "u", "skipped": False, "seconds": 1.0, "message": "5 hits"}
+        return Question(Outcome(series=name, step="erase", **told), EraseParameters())
+
+    ask = asking.ask
+    monkeypatch.setattr(asking, "in_terminal", lambda: True)
+    monkeypatch.setattr(asking, "ask", lambda question: ask(question, prompt))
+    cli_common.run_flow(both)
+    assert most == 1
+    assert sorted(prompts) == [
+        f"{name} erase: accept, change values, or reject? [a/c/r]" for name in ("TS_01", "TS_02")
+    ]
 
 
 def test_a_run_that_nobody_could_approve_is_refused_before_it_starts(tiny_project: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -19,8 +20,11 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 from slow_command import SLOWLY
 
-from flows import watch as watch_module
+from flows import branches as branches_module
+from flows import watcher as watch_module
+from flows.several import SomeSeriesFailed
 from flows.watch import watch
+from tasks.cluster import SchedulerLost
 from tasks.formats.mrc import write_stack
 from tasks.parameters import Execution
 from tasks.store import Series, parse_project
@@ -277,7 +281,7 @@ def test_looks_go_on_while_a_series_is_taken(
 ) -> None:
     taken = []
 
-    def slow(project: str, name: str, *_: Any) -> None:
+    def slow(project: str, name: str, *_: Any) -> list[Any]:
         taken.append(name)
         if name == "TS_01":
             session.write("TS_02")
@@ -286,8 +290,9 @@ def test_looks_go_on_while_a_series_is_taken(
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(0.5)
+        return []
 
-    monkeypatch.setattr(watch_module, "tomogram", slow)
+    monkeypatch.setattr(branches_module, "tomogram", slow)
     session.write("TS_01")
     parameters = WatchParameters(settle=0.2, idle=0)
     assert watch(str(session.folder), parameters=parameters, once=True, execution=THREADS) == []
@@ -297,9 +302,118 @@ def test_looks_go_on_while_a_series_is_taken(
     assert ended == taken == ["TS_01", "TS_02"]
 
 
+def test_a_watch_that_an_event_starts_stays_until_its_series_are_settled(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+    monkeypatch.setattr(branches_module, "tomogram", lambda _, name, *__: taken.append(name) or [])
+    session.write("TS_01")
+    parameters = WatchParameters(settle=0.3, idle=0)
+    ended = watch(str(session.folder), parameters=parameters, stay=True, execution=THREADS)
+    assert ended == taken == ["TS_01"]  # in the one pass, though it was still changing at first
+    # One that is never whole is given up when it is idle; of an empty folder there is nothing.
+    session.write("TS_02")
+    broken = session.folder / "frames" / session.movie(session.sections("TS_02")[1])
+    os.truncate(broken, broken.stat().st_size - 1)
+    with pytest.raises(SomeSeriesFailed, match=r"TS_02: .*bytes found"):
+        watch(str(session.folder), parameters=parameters, stay=True, execution=THREADS)
+    empty = session.folder / "empty"
+    empty.mkdir()
+    assert watch(str(empty), parameters=parameters, stay=True, execution=THREADS) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SchedulerLost("tcp://here:8786: no scheduler answers"),
+        ConnectionError("reset by peer"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+    ids=["scheduler", "connection", "disk"],
+)
+def test_a_fault_that_passes_is_waited_for_and_not_noted(
+    session: Session, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    tries = []
+
+    def fails_twice(_: str, name: str, *__: Any) -> list[Any]:
+        tries.append(name)
+        if len(tries) < 3:
+            raise error
+        return []
+
+    waited = []
+    monkeypatch.setattr(watch_module, "sleep", lambda s: (waited.append(s), time.sleep(0.05)))
+    monkeypatch.setattr(watch_module, "FIRST_WAIT", 0.2)
+    monkeypatch.setattr(branches_module, "tomogram", fails_twice)
+    session.write("TS_01")
+    parameters = WatchParameters(settle=0.2, idle=0, stop_after=PATIENCE / 60)
+    given: dict[str, Any] = {"parameters": parameters, "execution": THREADS}
+    assert watch(str(session.folder), once=True, **given) == []
+    time.sleep(0.3)
+    with pytest.raises(SomeSeriesFailed, match="TS_01"):  # a pass ends, but notes nothing
+        watch(str(session.folder), once=True, **given)
+    note = parse_project(session.project).read_json("watch/TS_01.json")
+    assert note is not None
+    assert note["failed"] is None
+    monkeypatch.setattr(
+        watch_module.Watch, "_is_over", lambda self, *_: "TS_01" in self.taken, raising=True
+    )
+    assert watch(str(session.folder), stay=True, **given) == ["TS_01"]
+    assert tries == ["TS_01"] * 3
+
+
+def test_a_full_disk_that_takes_no_note_ends_no_watch(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ValueError("broken")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(branches_module, "tomogram", broken)
+    session.write("TS_01")
+    parameters = WatchParameters(settle=0.2, idle=0)
+    watch(str(session.folder), parameters=parameters, once=True, execution=THREADS)
+    time.sleep(0.3)
+    monkeypatch.setattr(watch_module.Lookout, "note_failed", full)
+    with pytest.raises(SomeSeriesFailed, match="TS_01: broken"):
+        watch(str(session.folder), parameters=parameters, once=True, execution=THREADS)
+
+
+def test_a_preset_is_taken_whole_series_by_series(
+    tiltflow: Command, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[tuple[Any, ...]] = []
+
+    def note(_: str, name: str, pipeline: Any, branch: str, until: Any, *rest: Any) -> list[Any]:
+        taken.append((name, branch, until, rest[-1], pipeline.motion.binning))
+        return []
+
+    monkeypatch.setattr(branches_module, "tomogram", note)
+    session.write("TS_01")
+    arguments = ("watch", session.folder, *AT_ONCE, "--once", "--set", "motion.binning=3")
+    preset = ("--preset", "tutorial-markerfree")
+    tiltflow(*arguments, *preset)
+    time.sleep(0.3)
+    assert "up to the tomogram, and 3 more branches" in tiltflow(*arguments, *preset).out
+    also = ["preprocess", "transform", "thickness", "ctf3d"]
+    assert taken == [
+        ("TS_01", "main", None, also, 3.0),
+        ("TS_01", "main-wbp", None, [], 3.0),
+        ("TS_01", "main-ctf2d", None, ["transform"], 3.0),
+        ("TS_01", "main-strips", "ctf", [], 3.0),
+    ]
+    taken.clear()
+    tiltflow(*arguments, *preset, "--branch", "b", "--also", "transform")  # of one branch alone
+    assert [one[1:4] for one in taken] == [("b", None, ["transform"])]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        (("{d}", "--also", "lunch"), r"also: no step 'lunch': there are motion"),
         (("{d}/none",), r"none: no such folder: check the path"),
         (("{d}", "--until", "lunch"), r"--until lunch: there are import, motion"),
         (("{d}", "--settle", "0"), r"settle: .*greater than 0, not '0'"),

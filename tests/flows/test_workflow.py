@@ -37,7 +37,7 @@ OUTPUTS = {
 # How many results of each step both presets make together: no more than differ.
 RESULTS = {
     "motion": 1, "exclude": 1, "ctf": 2, "erase": 1, "dose": 1, "preprocess": 1, "coarse": 1,
-    "ctf2d": 1, "fiducials": 1, "align": 1, "markerfree": 1, "transform": 5, "thickness": 2,
+    "ctf2d": 2, "fiducials": 1, "align": 1, "markerfree": 1, "transform": 5, "thickness": 2,
     "tomogram": 5, "ctf3d": 2,
 }  # fmt: skip
 

@@ -56,6 +56,25 @@ def test_the_automatic_step_leaves_a_quarter_of_the_limit():
     assert automatic_step(3.5, 300) == pytest.approx(155.5, rel=1e-3)
 
 
+@pytest.mark.parametrize("hand", [1, -1])
+@pytest.mark.parametrize("tilt", [-40.0, 0.0, 25.0])
+def test_novactfs_shift_brings_a_box_of_either_hand_where_it_is(hand, tilt):
+    # The defoci hold at Z = 0; the box, of an odd size, has its centre at Z = 405 Å.
+    shape, voxel, shift = (21, 31, 41), 5.4, 405.0
+    planes = novactf_planes([View(tilt, 0.0)], shape, voxel, shift, step=10.0, hand=hand)
+    nz, ny, nx = shape
+    level = planes.x * (nx // 2) + planes.y * (ny // 2) + planes.z * (nz // 2) + planes.offset
+    assert planes.step * level == pytest.approx([-hand * shift])
+    # A point above the centre: what it adds to the centre's is of the same sign.
+    above = level + 7 * planes.z
+    height = shift + 7 * voxel * np.cos(np.radians(tilt))
+    assert planes.step * above == pytest.approx([-hand * height])
+    # At 0° that is the specimen's own geometry.
+    if tilt == 0:
+        point = [[0.0, 0.0, height]]
+        assert planes.step * above == pytest.approx(defocus_offset(point, View(0.0, 0.0), hand))
+
+
 def test_impossible_steps_and_hands_are_refused():
     with pytest.raises(ValueError, match="step"):
         lay_planes(SERIES, TUTORIAL, 5.4, step=0.0)

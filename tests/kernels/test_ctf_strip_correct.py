@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from kernels import arrays
@@ -77,6 +79,37 @@ def test_equals_the_plain_reference(on, mode, blend):
     far = np.abs(found - expected) > 1e-5 * np.abs(expected).max()
     assert found.dtype == np.float32
     assert far.mean() < (2e-3 if blend == 0 else 1e-9)
+
+
+def put_together(image, pixel, slope, step, blend):
+    """Return an image cut into strips, and put together, of which none is corrected."""
+    strips = lay_strips(image.shape, pixel, slope, step, blend)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kernels.ctf_strip_correct.correct_spectrum", lambda spectrum, *_: spectrum)
+        return correct_strips(image, VIEW, pixel, slope, strips, Correction("flip"), 16)
+
+
+@pytest.mark.parametrize("axis", [0.0, 90.0, 180.0, -90.0])
+@pytest.mark.parametrize("step", [150.0, 300.0])
+def test_no_column_is_lost_or_doubled_where_strips_end_on_pixels(on, axis, step):
+    shape = (24, 1024) if axis in (0.0, 180.0) else (1024, 24)
+    image, slope = on(noise(shape)), slope_in_raw(View(30.0, axis), 1)
+    found = arrays.to_host(put_together(image, 1.35, slope, step, 0.0))
+    np.testing.assert_allclose(found, noise(shape), atol=1e-4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from([0.0, 45.0, 90.0, -180.0]) | st.floats(-180, 180),
+    st.sampled_from([-60.0, 30.0, 45.0]) | st.floats(0.1, 75),
+    st.integers(2, 40),
+    st.sampled_from([0.0, 1e-9, 0.5, 1.0]) | st.floats(0, 1),
+    st.integers(20, 70),
+)
+def test_weights_of_every_pixel_add_up_to_one(axis, tilt, parts, blend, width):
+    image, slope = noise((21, width)), slope_in_raw(View(tilt, axis), -1)
+    step = slope.steepness * PIXEL * width / parts
+    np.testing.assert_allclose(put_together(image, PIXEL, slope, step, blend), image, atol=1e-4)
 
 
 @pytest.mark.parametrize("axis", [0.0, 85.3, -140.0])

@@ -71,8 +71,11 @@ class Server:
         return {"authorization": f"Basic {base64.b64encode(password.encode()).decode()}"}
 
     def deployments(self) -> dict[str, dict[str, Any]]:
-        """Return entrypoint → deployment."""
-        return {each["entrypoint"]: each for each in self.post("/deployments/filter", {})}
+        """Return entrypoint, and a name that is not the default, → deployment."""
+        return {
+            " ".join([each["entrypoint"], *({each["name"]} - {"default"})]): each
+            for each in self.post("/deployments/filter", {})
+        }
 
     def start(self, entrypoint: str, parameters: dict[str, Any]) -> str:
         """Have a deployment run as soon as may be; return the id of the run."""

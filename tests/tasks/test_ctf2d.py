@@ -18,11 +18,22 @@ from kernels.ctf_slope import lay_strips, slope_in_raw
 from kernels.ctf_strip_correct import correct_strips, margin_of
 from tasks.chunks.ctf2d import BASE_BYTES, correct_view, memory_of_view
 from tasks.chunks.dose import Weighting
+from tasks.ctf import ctf
 from tasks.ctf2d import ctf2d
+from tasks.ctf3d import ctf3d
 from tasks.ctf_provenance import CTF_CORRECTED, already_corrected
 from tasks.ctf_views import ctf_of_views
 from tasks.errors import UnusableData, WrongParameter
-from tasks.parameters import Ctf2dParameters, Execution, TransformParameters
+from tasks.export import export_series
+from tasks.formats.mrc import read_header
+from tasks.formats.mrc_extended import ctf_correction_in
+from tasks.parameters import (
+    Ctf2dParameters,
+    Ctf3dParameters,
+    CtfParameters,
+    Execution,
+    TransformParameters,
+)
 from tasks.record import CtfEstimate, TiltSeries
 from tasks.result import Result
 from tasks.store import Series, parse_project
@@ -39,7 +50,8 @@ def copy(tmp_path: Path, finished_project: str) -> Series:
 
 
 def correct(series: Series, **given: Any) -> Result:
-    ctf2d.fn(series.project.url, series.name, Ctf2dParameters(**given), "main", THREADS)
+    parameters = Ctf2dParameters(**{"alignment": "nominal", **given})
+    ctf2d.fn(series.project.url, series.name, parameters, "main", THREADS)
     return series.current("main", "ctf2d")
 
 
@@ -66,6 +78,90 @@ def test_every_view_is_corrected_by_its_ctf_tilt_axis_and_hand(copy: Series, han
         )
         np.testing.assert_allclose(made.images()[i], expected, atol=1e-6)
         assert made.images()[i].mean() == pytest.approx(source[i].mean(), rel=0.02)
+
+
+def aligned_by(series: Series, step: str) -> TiltSeries:
+    """Return the record with one alignment."""
+    steps = ("motion", "exclude", "ctf", step)
+    return series.record_of({name: series.pointer("main", name) or "" for name in steps})
+
+
+def turn_axis(series: Series, step: str, by: float, more_tilt: float = 0.0) -> None:
+    """Let an alignment have found another tilt axis, and other tilts."""
+    result = series.current("main", step)
+    decides = result.attributes()["decides"]
+    for view in decides["views"]:
+        if view.get("geometry"):
+            view["geometry"]["axis"] += by
+            view["geometry"]["tilt"] += more_tilt
+    result.group().update_attributes({"decides": decides})
+
+
+def test_strips_follow_the_axis_that_an_alignment_has_found(copy: Series) -> None:
+    turn_axis(copy, "coarse", 20.0, more_tilt=3.0)
+    given = {"correction": "multiply", "defocus_tolerance": 200.0, "hand": 1, "images": "erase"}
+    made = correct(copy, alignment="coarse", **given)
+    record, source = aligned_by(copy, "coarse"), copy.current("main", "erase").images()
+    for i in record.included:
+        view = record.geometry(i)
+        assert view.axis == pytest.approx(nominal(copy).geometry(i).axis + 20.0, abs=3.0)
+        slope = slope_in_raw(view, 1)
+        strips = lay_strips((128, 128), PIXEL, slope, 200.0)
+        ctf = ctf_of_views(record)[i].ctf
+        expected = correct_strips(source[i], ctf, PIXEL, slope, strips, Correction("multiply"))
+        np.testing.assert_allclose(made.images()[i], expected, atol=1e-6)
+    assert "geometry: coarse" in made.attributes()["message"]
+    assert made.attributes()["inputs"]["coarse"] == copy.pointer("main", "coarse")
+    other = correct(copy, **given)
+    assert other.key != made.key
+    assert np.abs(other.images()[-1] - made.images()[-1]).max() > 0.01
+
+
+def test_alone_the_step_takes_the_alignment_that_there_is(copy: Series) -> None:
+    steps = ("fiducials", "align", "markerfree", "coarse")
+    found = []
+    for gone in (None, *steps):
+        if gone is not None:
+            copy.point("main", gone, None)
+        found.append(correct(copy, alignment="auto").attributes()["parameters"]["alignment"])
+    assert found[0] in ("fiducial", "markerfree")
+    assert found[1] in ("markerfree", "coarse")  # as without beads
+    assert found[-2:] == ["coarse", "nominal"]
+
+
+def test_a_pretilt_of_the_nominal_tilts_is_not_added_to_those_that_have_it(copy: Series) -> None:
+    ctf = copy.current("main", "ctf")
+    decides = ctf.attributes()["decides"]
+    decides["series"]["pretilt"] = {
+        **{"about_axis": 10.0, "across_axis": 0.0},
+        **{"about_error": 1.0, "across_error": 1.0},
+    }
+    ctf.group().update_attributes({"decides": decides})
+    turn_axis(copy, "coarse", 0.0, more_tilt=10.0)  # as an alignment that found it, too
+    rows = {
+        alignment: correct(copy, alignment=alignment, pretilt=True, defocus_tolerance=50.0)
+        for alignment in ("nominal", "coarse")
+    }
+    spans = {
+        alignment: [row["highest [Å]"] - row["lowest [Å]"] for row in made.attributes()["table"]]
+        for alignment, made in rows.items()
+    }
+    used = nominal(copy).included
+    np.testing.assert_allclose(
+        *([spans[alignment][i] for i in used] for alignment in ("coarse", "nominal")), rtol=0.02
+    )
+
+
+def test_the_remedy_of_far_too_many_strips_is_what_made_them(copy: Series) -> None:
+    for given, name in (
+        ({"defocus_tolerance": 0.001}, "defocus_tolerance"),
+        ({"strip_width": 1, "defocus_tolerance": 1e4}, "strip_width"),
+        ({"strip_width": 1}, "strip_width"),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tasks.ctf2d.MOST_STRIPS", 60)
+            with pytest.raises(WrongParameter, match=f"use a larger ctf2d.{name}$"):
+                correct(copy, **given)
 
 
 def test_the_measured_hand_is_taken_and_the_other_one_differs(copy: Series) -> None:
@@ -175,6 +271,28 @@ def test_corrected_images_are_never_corrected_again(copy: Series) -> None:
         WrongParameter, match=r"TS_01: ctf2d: the images of dose-\w+ are already corrected.*flip"
     ):
         correct(copy, correction="multiply")
+
+
+def test_images_that_came_corrected_are_never_corrected_again(copy: Series, tmp_path: Path) -> None:
+    record = copy.imported()
+    constants = record.acquisition.model_copy(update={"ctf_corrected": True})
+    copy.project.add_series(record.model_copy(update={"acquisition": constants}))
+    more = "or import with --ctf-corrected no if they are not$"
+    with pytest.raises(WrongParameter, match=f"ctf2d: the images of .*: leave ctf2d out, {more}"):
+        correct(copy)  # though results are there
+    given = Ctf3dParameters(alignment="coarse", thickness=300.0)
+    with pytest.raises(WrongParameter, match=f"leave ctf3d out, {more}"):
+        ctf3d.fn(copy.project.url, "TS_01", given, "main", THREADS)
+    with pytest.raises(WrongParameter, match=rf"leave ctf out \(run --until reconstruct\), {more}"):
+        ctf.fn(copy.project.url, "TS_01", CtfParameters(), "main", THREADS)
+    transform.fn(
+        copy.project.url, "TS_01", TransformParameters(alignment="coarse"), "main", THREADS
+    )
+    about = copy.current("main", "transform").attributes()
+    assert about[CTF_CORRECTED]["by"] == "another program"
+    export_series(copy.project.url, "TS_01", "main", "mrc", tmp_path)
+    header = read_header(tmp_path / "TS_01_ali.mrc")
+    assert ctf_correction_in(header) is not None  # so that it is known when it is imported
 
 
 def test_what_is_made_from_corrected_images_is_corrected(copy: Series) -> None:

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter1d
 from kernels import wbp
 from kernels.backproject_planes import reference_backproject_planes
 from kernels.ctf import ctf_2d
-from kernels.ctf_planes import lay_planes
+from kernels.ctf_planes import lay_planes, novactf_planes
 from kernels.deformation import Deformation
 from kernels.fine_rows import fine_rows
 from kernels.fourier import frequencies, irfft2, rfft2
@@ -22,7 +22,7 @@ from tasks.alignment import DEFORMATION, stored
 from tasks.box import blocks
 from tasks.ctf3d import aligned_ctfs, ctf3d
 from tasks.ctf3d_planes import Plan, planned
-from tasks.errors import UnusableData
+from tasks.errors import UnusableData, WrongParameter
 from tasks.parameters import Ctf3dParameters, Execution, ReconstructParameters
 from tasks.reconstruct import reconstruct
 from tasks.result import Result
@@ -262,6 +262,50 @@ def test_novactfs_planes_are_as_many_for_all_views(copy: Series) -> None:
     counts = corrected(copy, compat="novactf", defocus_step=100.0).attributes()["planes"]["count"]
     assert len(set(counts)) == 1
     assert counts[0] % 2 == 1
+
+
+@pytest.mark.parametrize("hand", [1, -1])
+def test_novactfs_way_lessens_defoci_by_a_shift_that_is_given(
+    copy: Series, monkeypatch: pytest.MonkeyPatch, hand: int
+) -> None:
+    offsets = {}
+
+    def kept(*given: Any, **more: Any) -> Any:
+        made = novactf_planes(*given, **more)
+        nz, ny, nx = given[1]
+        middle = [(n - 1) / 2 for n in (nx, ny, nz)]
+        level = np.stack([made.x, made.y, made.z], 1) @ middle + made.offset
+        offsets[shift] = made.step * level
+        return made
+
+    monkeypatch.setattr("tasks.ctf3d.novactf_planes", kept)
+    for shift in ("auto", 40.0):
+        corrected(copy, compat="novactf", hand=hand, z_shift=shift)
+    np.testing.assert_allclose(offsets["auto"], 0.0, atol=1e-9)
+    np.testing.assert_allclose(offsets[40.0], -hand * 40.0, atol=1e-9)
+
+
+def test_novactfs_way_multiplies_too(copy: Series) -> None:
+    flipped = volume(copy, compat="novactf")
+    made = corrected(copy, compat="novactf", correction="multiply")
+    assert made.attributes()["ctf_corrected"]["mode"] == "multiply"
+    assert "as by novaCTF, nearest plane" in made.attributes()["message"]
+    assert np.abs(made.array("0")[:] - flipped).max() > 0.05 * flipped.std()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"correction": "wiener"}, "correction wiener: use flip or multiply"),
+        ({"first_peak_intact": True}, "first_peak_intact: leave it out"),
+        ({"interpolation": "spline"}, "interpolation spline: use linear"),
+    ],
+)
+def test_what_novactf_does_not_have_is_refused(
+    copy: Series, given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(WrongParameter, match=f"^TS_01: ctf3d: novaCTF has no {said}"):
+        corrected(copy, compat="novactf", **given)
 
 
 def test_missing_estimates_are_interpolated_and_none_at_all_is_refused(copy: Series) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tasks.acquisition import Report, ctf_corrected
 from tasks.describe import describe
 from tasks.description import Description
 from tasks.discover import Source, mdoc_source
 from tasks.errors import UnusableData
-from tasks.formats.mrc import write_stack
+from tasks.formats.mrc import read_header, write_stack
+from tasks.formats.mrc_extended import ctf_correction_in
 from tasks.parameters import ImportParameters
 
 
@@ -58,6 +60,46 @@ def test_lines_that_mean_nothing_are_noted(tmp_path: Path) -> None:
     ((field, value, _, doubt),) = told.doubts
     assert (field, value) == ("mdoc lines", "1 left out")
     assert doubt == "line 10 means nothing: 'Voltage 300'"
+
+
+@pytest.mark.parametrize(
+    ("label", "found"),
+    [
+        ("ctfPhaseFlip: CTF correction with phase flipping only", True),
+        ("tiltflow ctf2d: binning 1, weighted by dose, CTF-corrected (flip)", True),
+        ("tiltflow preprocess: binning 4, not weighted by dose", False),
+        ("ctfplotter was used", False),
+    ],
+)
+def test_a_stack_that_says_it_is_ctf_corrected_is_believed(
+    tmp_path: Path, label: str, found: bool
+) -> None:
+    path = tmp_path / "TS_01.st"
+    write_stack(path, [[[1.0, 2.0]]] * 2, 1.0, labels=["NEWSTACK: images copied", label])
+    for beside in ("", "[ZValue = 0]\nTiltAngle = 0\n\n[ZValue = 1]\nTiltAngle = 3\n"):
+        if beside:
+            path.with_name("TS_01.st.mdoc").write_text(beside)
+        user = ImportParameters(stack="x", angles=None if beside else "0,3,3")
+        told = describe(Source("TS_01", path, is_stack=True), user)
+        assert (told.ctf_corrected is not None) == found
+        for said in (None, True, False):
+            report = Report()
+            given = user.model_copy(update={"ctf_corrected": said})
+            assert ctf_corrected(given, told, report) == (found if said is None else said)
+            assert bool(report.fields) == (found or bool(said))
+            if found and said is False:
+                assert label in (report.fields[0].conflict or "")
+
+
+def test_imods_flag_says_that_a_stack_is_ctf_corrected(tmp_path: Path) -> None:
+    path = tmp_path / "TS_01.st"
+    write_stack(path, [[[1.0, 2.0]]], 1.0)
+    assert ctf_correction_in(read_header(path)) is None
+    raw = bytearray(path.read_bytes())
+    at = raw.index((1146047817).to_bytes(4, "little")) + 4
+    raw[at] |= 32
+    path.write_bytes(raw)
+    assert ctf_correction_in(read_header(path)) == "IMOD's flag in the stack header"
 
 
 def test_a_file_of_angles_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ import pytest
 from numpy.typing import NDArray
 
 from kernels.ctf_slope import ctf_in_aligned
+from kernels.geometry import View, defocus_offset
 from tasks.ctf_views import ctf_of_views
 from tasks.errors import NotThere
 from tasks.export import export_series
 from tasks.export_novactf import plane_offsets
-from tasks.parameters import Pipeline, ReconstructParameters
+from tasks.formats.imod import read_command
+from tasks.parameters import Ctf3dParameters, Pipeline, ReconstructParameters
 
 SHAPE = (60, 80, 96)
 VOXEL = 1.35
@@ -92,6 +94,7 @@ def test_a_voxel_gets_the_defocus_that_it_has(run: Any, hand: int) -> None:
     made = {**run.series.current("main", "reconstruct").attributes()}
     made["parameters"] = {"defocus_step": 10.0}
     made["centre"] = [0.0, 0.0, 0.5 * VOXEL]  # the middle of the box at Z = 0
+    made["place"] = {"middle_A": 0.0}
     offsets = plane_offsets(record, made, hand)
     number, width = planes_of_novactf([record.geometry(i).tilt for i in record.included], 10.0)
     nz, _, nx = SHAPE
@@ -109,10 +112,80 @@ def test_a_voxel_gets_the_defocus_that_it_has(run: Any, hand: int) -> None:
 def test_a_higher_box_is_nearer_to_focus(run: Any) -> None:
     record = run.series.record("main")
     made = {**run.series.current("main", "reconstruct").attributes()}
+    made["place"] = {"middle_A": 0.0}
     low = plane_offsets(record, made, 1)
     made["centre"] = [0.0, 0.0, 100.0]
     assert np.subtract(plane_offsets(record, made, 1), low) == pytest.approx([-100.0] * len(low))
     assert np.subtract(plane_offsets(record, made, -1), low)[0] > 0
+
+
+@pytest.mark.parametrize("place", [{}, {"middle_A": 405.0}])
+def test_defoci_belong_to_the_specimens_middle_wherever_the_box_is(
+    run: Any, place: dict[str, float]
+) -> None:
+    record = run.series.record("main")
+    made = {**run.series.current("main", "reconstruct").attributes()}
+    at_zero = plane_offsets(record, made, 1)
+    made |= {"centre": [0.0, 0.0, 405.0], "place": place}  # the tutorial's, unmeasured or measured
+    assert plane_offsets(record, made, 1) == pytest.approx(at_zero)
+    # As ctf3d has it: a point at the middle's height has the view's own defocus.
+    assert defocus_offset([[0.0, 0.0, 405.0]], View(0.0, 0.0), 1, 405.0) == pytest.approx([0.0])
+
+
+def test_planes_are_as_many_as_at_the_angles_of_tilt_com(
+    fake_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    offset = -12.0
+    given = ReconstructParameters(alignment="coarse", angle_offset=offset)
+    made = fake_run(pipeline=Pipeline(reconstruct=given))
+    made.up_to_alignment()
+    made.reconstruct(SHAPE, place={"angle_offset": offset, "x_tilt": 0.0, "middle_A": 0.0})
+    record = made.series.record("main")
+    about = {**made.series.current("main", "reconstruct").attributes()}
+    about["parameters"] = {"defocus_step": 10.0}
+    tilts = [record.geometry(i).tilt for i in record.included]
+    number, width = planes_of_novactf([tilt + offset for tilt in tilts], 10.0)
+    assert planes_of_novactf(tilts, 10.0)[1] != pytest.approx(width)
+    found = plane_offsets(record, about, 1, offset)
+    assert len(found) == number
+    assert found[0] - found[1] == pytest.approx(width)
+    exported(made, tmp_path)
+    assert read_command(tmp_path / "TS_01" / "tilt.com")["OFFSET"].split()[0] == "-12.0000"
+
+
+def test_one_box_is_that_of_all_files(fake_run: Callable[..., Any], tmp_path: Path) -> None:
+    given = ReconstructParameters(alignment="coarse")
+    box = Ctf3dParameters(alignment="coarse", defocus_step=20.0)
+    made = fake_run(pipeline=Pipeline(reconstruct=given, ctf3d=box))
+    made.up_to_alignment()
+    made.reconstruct(SHAPE)
+    corrected = made.begin("ctf3d")
+    volume = np.zeros((40, 60, 70), np.float32)
+    corrected.create_array("0", volume.shape, volume.shape)[:] = volume
+    place = {"angle_offset": 3.0, "x_tilt": 0.0, "middle_A": 20.0}
+    made.finish(
+        "ctf3d",
+        pixel_size=2 * VOXEL,
+        binning=2,
+        centre=[0.0, 0.0, 27.0],
+        shape=list(volume.shape),
+        place=place,
+        ctf_corrected={"by": "ctf3d", "mode": "flip", "step_A": 20.0, "hand": 1},
+    )
+    files = exported(made, tmp_path)
+    command = read_command(tmp_path / "TS_01" / "tilt.com")
+    assert command["THICKNESS"] == "80"  # 40 voxels of ctf3d's, in unbinned pixels
+    assert command["WIDTH"] == "140"
+    assert command["OFFSET"].split()[0] == "3.0000"
+    newst = read_command(tmp_path / "TS_01" / "newst.com")
+    assert newst["BinByFactor"] == "2"
+    attributes = made.series.current("main", "ctf3d").attributes()
+    offsets = plane_offsets(made.series.record("main"), attributes, 1, 3.0)
+    assert len(files) == len(offsets) > 1
+    for file, one in zip(files, offsets, strict=True):
+        assert file[0, 1] - files[0][0, 1] == pytest.approx(one - offsets[0], abs=0.011)
+    # The middle of the planes: Z of the box's middle over that of the specimen.
+    assert offsets[len(offsets) // 2] == pytest.approx(-(27.0 - VOXEL - 20.0))
 
 
 def test_without_a_tomogram_there_are_no_planes(

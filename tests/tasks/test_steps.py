@@ -45,6 +45,7 @@ CHANGED: dict[str, Any] = {
     "acquisition.gain_inverted": True,
     "acquisition.eer_sampling": 2,
     "acquisition.dose_weighted": True,
+    "acquisition.ctf_corrected": True,
     "acquisition.dark": GAIN,
     "acquisition.defects": GAIN,
     "views.tilt_angle": -46.5,
@@ -96,7 +97,8 @@ OTHER: dict[str, dict[str, Any]] = {
         "extra_zeros": 2,
     },
     "dose": {"moment": "middle"},
-    "ctf2d": {"images": "erase", "correction": "wiener", "defocus_tolerance": 300.0, "hand": -1},
+    "ctf2d": {"images": "erase", "correction": "wiener", "defocus_tolerance": 300.0, "hand": -1}
+    | {"alignment": "nominal"},
     "fiducials": {"beads": 20, "surfaces": 1, "exclude_regions": ((0, 0, 50, 60),)},
     "align": {"beads_from": __file__, "local": "off"}
     | dict.fromkeys(("rotation", "magnification", "tilt", "x_tilt", "stretch", "skew"), "grouped"),

@@ -130,6 +130,39 @@ def series_strength(
     return xp.sqrt(total / len(exposures))
 
 
+def view_weights(
+    shape: Shape,
+    pixel_size: float,
+    exposure: float,
+    voltage: float,
+    like: Array,
+    *,
+    ratio: float | None = None,
+    others: Sequence[float] = (),
+) -> Array:
+    """Return what the half spectrum of a view of a series is multiplied by.
+
+    Parameters
+    ----------
+    others : sequence of float
+        Exposures of all views of the series, this one included, to keep the noise of their sum
+        (`series_strength`); empty: the noise falls with the signal.
+    shape, pixel_size, exposure, voltage, like, ratio
+        As of `exposure_weights`, whose errors it raises.
+
+    Returns
+    -------
+    (ny, nx // 2 + 1) float32
+        1 at zero frequency.
+    """
+    weights = exposure_weights(shape, pixel_size, exposure, voltage, like, ratio=ratio)
+    if others:
+        floor = namespace(like).finfo(weights.dtype).tiny
+        strength = series_strength(shape, pixel_size, others, voltage, like, ratio=ratio)
+        weights = weights / namespace(like).maximum(strength, strength * 0 + floor)
+    return weights
+
+
 def weight_image(
     image: Array,
     exposure: float,
@@ -141,20 +174,10 @@ def weight_image(
 ) -> Array:
     """Weight an image (ny, nx) float32 by its accumulated exposure; the mean is kept.
 
-    Parameters
-    ----------
-    others : sequence of float
-        Exposures of all views of the series, this one included, to keep the noise of their sum
-        (`series_strength`); empty: the noise falls with the signal.
-    exposure, pixel_size, voltage, ratio
-        As of `exposure_weights`, whose errors it raises.
+    The other parameters, and errors, are those of `view_weights`.
     """
     shape = (image.shape[-2], image.shape[-1])
-    weights = exposure_weights(shape, pixel_size, exposure, voltage, image, ratio=ratio)
-    if others:
-        floor = namespace(image).finfo(weights.dtype).tiny
-        strength = series_strength(shape, pixel_size, others, voltage, image, ratio=ratio)
-        weights = weights / namespace(image).maximum(strength, strength * 0 + floor)
+    weights = view_weights(shape, pixel_size, exposure, voltage, image, ratio=ratio, others=others)
     return irfft2(rfft2(image) * weights, shape)
 
 

@@ -86,9 +86,15 @@ class Source:
         return [self._contrast(image, one) for image in self._read(one)]
 
     def _resampled(self, contrast: Array, one: OneView, field: Field | None) -> Array:
-        voxel = self.pixel_size * self.binning
+        voxel, weights = self.pixel_size * self.binning, None
+        if self.weighting is not None:
+            weights = self.weighting.factor(contrast, one.index, voxel)
         return resample_view(
-            contrast, one.view, voxel, self.frame, fill=0.0, rows=self.turned, field=field
+            *(contrast, one.view, voxel, self.frame),
+            fill=0.0,
+            rows=self.turned,
+            field=field,
+            weights=weights,
         )
 
     def _read(self, one: OneView) -> list[NDArray[np.float32]]:
@@ -115,10 +121,7 @@ class Source:
         factor = np.float32(-SCALE if self.invert else SCALE)
         relative = on_device(image / np.float32(mean))
         contrast = (wbp.log_intensity(relative) if self.logarithm else relative - 1) * factor
-        reduced = bin_images(contrast, self.binning)
-        if self.weighting is None:
-            return reduced
-        return self.weighting.weighted(reduced, one.index, self.pixel_size * self.binning)
+        return bin_images(contrast, self.binning)
 
     def memory(self, layers: int = 1) -> int:
         """Return the most memory that `layers` takes for one view [bytes]."""

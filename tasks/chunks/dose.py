@@ -59,6 +59,18 @@ class Weighting:
             others=self.others,
         )
 
+    def factor(self, image: Array, index: int, pixel_size: float) -> Array:
+        """Return what the half spectrum of view `index` (ny, nx) is to be multiplied by."""
+        return dose.view_weights(
+            (image.shape[-2], image.shape[-1]),
+            pixel_size,
+            self.exposures[index],
+            self.voltage,
+            image,
+            ratio=self.ratio,
+            others=self.others,
+        )
+
 
 def weight_view(
     source: Result, target: Result, index: int, pixel_size: float, weighting: Weighting

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from kernels.arrays import to_host
+from kernels.dose import exposure_weights
+from kernels.fourier import irfft2, rfft2
 from kernels.geometry import View, raw_from_aligned
 from kernels.resample import Field, resample, resample_view, sampling
 
@@ -143,3 +145,13 @@ def test_nodes_that_do_not_cover_the_result_are_refused() -> None:
     image = np.zeros((20, 20), np.float32)
     with pytest.raises(ValueError, match=r"nodes are \(4, 4, 2\), expected \(5, 4\)"):
         resample(image, np.eye(2), (0, 0), (25, 20), field=wavy((20, 20), 8))
+
+
+def test_weights_are_applied_before_interpolation(on: On) -> None:
+    image = np.random.default_rng(6).normal(size=(48, 50)).astype(np.float32)
+    weights = exposure_weights((48, 50), PIXEL, 40.0, 300.0, image)
+    matrix, offset = sampling(View(10.0, 85.3, 9.0, -4.0), PIXEL, (48, 50), (44, 46))
+    before = irfft2(rfft2(image) * weights, (48, 50))
+    expected = resample(before, matrix, offset, (44, 46), fill=0.0)
+    found = resample(on(image), matrix, offset, (44, 46), fill=0.0, weights=on(weights))
+    np.testing.assert_allclose(to_host(found), expected, atol=2e-5)

@@ -11,78 +11,22 @@ import os
 import tempfile
 import threading
 import time
-from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("PREFECT_HOME", tempfile.mkdtemp(prefix="tiltflow-prefect-"))
 
-import numpy as np
 import psutil
 
-from kernels.geometry import View
+from benchmarks.series import series_of_noise
 from tasks import cluster
-from tasks.parameters import Execution, Parameters, Pipeline, ReconstructParameters
+from tasks.parameters import Execution, ReconstructParameters
 from tasks.reconstruct import reconstruct
-from tasks.record import Acquisition, FileIdentity, TiltSeries
-from tasks.record import View as RecordView
-from tasks.result_keys import result_key
-from tasks.steps import STEPS, inputs_of
-from tasks.store import Series, parse_project
 from tasks.work import Work
 
-SIZE, PIXEL, AXIS = (3838, 3710), 1.35, 0.0
+SIZE, PIXEL = (3838, 3710), 1.35
 SLABS, ROWS = 3, 128
-
-
-def made(series: Series, name: str, parameters: Parameters, views: Any = (), **extra: Any) -> Any:
-    """Let the branch have a complete result of a step, without running it."""
-    inputs = {
-        before: series.pointer("main", before) or ""
-        for before in inputs_of(STEPS[name], parameters)
-    }
-    result = series.result(name, result_key(STEPS[name], parameters, series.imported(), inputs))
-    now = datetime.now(UTC).isoformat()
-    result.finish(
-        {"step": name, "version": STEPS[name].version, "inputs": inputs, "message": ""}
-        | {"parameters": parameters.model_dump(mode="json"), "started": now, "ended": now}
-        | {"decides": {"views": list(views), "series": {}}, "table": [], **extra}
-    )
-    series.point("main", name, result.key)
-    return result
-
-
-def prepared(folder: str, n_views: int) -> Series:
-    """Return a series of noise, aligned."""
-    tilts = np.linspace(-60, 60, n_views)
-    movies = [
-        FileIdentity(path=f"/{i}", name=f"{i}", size=1, digest="0", mtime_ns=0)
-        for i in range(n_views)
-    ]
-    record = TiltSeries(
-        name="S",
-        acquisition=Acquisition(voltage=300, pixel_size=PIXEL, tilt_axis=AXIS),
-        shape=SIZE,
-        views=tuple(
-            RecordView(tilt_angle=t, order=i, prior_dose=3.0 * i, dose=3.0, frames=1, movie=movie)
-            for i, (t, movie) in enumerate(zip(tilts.tolist(), movies, strict=True), 1)
-        ),
-    )
-    series, pipeline = parse_project(f"{folder}/p.zarr").add_series(record), Pipeline()
-    motion = made(series, "motion", pipeline.motion, means=[4.0] * n_views)
-    images = motion.create_array("images", (n_views, *SIZE), (1, *SIZE))
-    rng = np.random.default_rng(0)
-    noise = rng.poisson(4, SIZE).astype(np.float32)
-    for i in range(n_views):
-        images[i] = np.roll(noise, 977 * i)
-    made(series, "exclude", pipeline.exclude, [{"excluded": None}] * n_views)
-    made(series, "erase", pipeline.erase)
-    made(series, "dose", pipeline.dose, images_in=motion.path)
-    views = [{"geometry": asdict(View(t, AXIS, 20.0, -10.0))} for t in tilts.tolist()]
-    made(series, "coarse", pipeline.coarse, views)
-    return series
 
 
 class Peaks(threading.Thread):
@@ -140,7 +84,7 @@ def main() -> None:
     for name in ("scatter", "hold"):
         setattr(Work, name, peaks.watched(getattr(Work, name)))
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        series = prepared(folder, given.views)
+        series = series_of_noise(folder, given.views, SIZE, PIXEL)
         execution = Execution(cluster="local", workers=1, memory=given.memory)
         with cluster.opened(execution) as running:
             peaks.start()

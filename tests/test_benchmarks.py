@@ -7,8 +7,9 @@ from functools import partial
 import numba
 import pytest
 
-from benchmarks import run
+from benchmarks import run, whole
 from benchmarks.timed import KERNELS
+from tasks.parameters import Execution
 
 TINY = {"n_views": 3, "size": 384, "planes": 8, "frames": 3}
 
@@ -57,3 +58,16 @@ def test_the_table_has_a_line_for_each_kernel_named(
     with pytest.raises(SystemExit):
         run.main()
     assert "unknown kernels ['nonsense'], there are rfft2" in capsys.readouterr().err
+
+
+def test_whole_steps_are_timed_beside_their_parts() -> None:
+    size = whole.Size(3, 128, 16)
+    threads = Execution(cluster="threads", workers=1)
+    with whole.ready(size) as series:
+        taken, written = whole.step_time(series, "reconstruct", size, threads, 1)
+        planes, _ = whole.step_time(series, "ctf3d", size, threads, 1)
+    assert 0 < taken < 60
+    assert 0 < planes < 60
+    voxels = size.planes * size.side**2
+    assert 4 * voxels <= written < 4 * voxels * 1.6  # small bricks have large pyramids
+    assert set(whole.parts(size, 1)) == {"back-projection", "filter", "plain Zarr write"}

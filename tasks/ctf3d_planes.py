@@ -94,6 +94,7 @@ def planned(job: Job, layers: Layers) -> Plan:
     row = 4 * how.parts * columns
     wanted = row * (ny + more * len(slabs))
     found: list[tuple[int, Plan]] = []
+    needed: list[int] = []
     memory, workers = cluster.worker_memory(execution), cluster.worker_count(execution)
     for group, kept in (
         (views, False),
@@ -104,15 +105,15 @@ def planned(job: Job, layers: Layers) -> Plan:
         plane = base + held + 3 * spectrum + 4 * how.parts * widest * job.box.frame[0]
         most = slab(longest, group < views) + kept * held
         plan = Plan(tuple(slabs), group, kept, row, plane, most)
-        needed = int((plan.beside + row * (longest + more) / workers) / FILLED)
-        if needed <= memory:
+        needed.append(int((plan.beside + row * (longest + more) / workers) / FILLED))
+        if needed[-1] <= memory:
             passes = ceil(wanted / max(room(job, plan.beside), row * longest))
             again = 1 if kept else passes
             images = sum(int((layout.count > 0).sum()) for _, layout in layers)
             found.append((passes * images + TRANSFORMED * again * views * len(layers), plan))
     if not found:
         raise WrongParameter(
-            f"{job.work.series.name}: ctf3d takes {dask.utils.format_bytes(needed)} on each "
+            f"{job.work.series.name}: ctf3d takes {dask.utils.format_bytes(min(needed))} on each "
             f"worker, a worker has {dask.utils.format_bytes(memory)}: use fewer --workers, a "
             "larger --memory or a larger --binning"
         )

@@ -18,6 +18,7 @@ from tasks import cluster
 from tasks.errors import UserError, WrongParameter
 from tasks.parameters import EraseParameters, Execution
 from tasks.scatter import Unit, scatter, spread
+from tasks.tomogram import FILLED
 
 THREADS = Execution(cluster="threads", workers=2)
 
@@ -205,6 +206,16 @@ def test_workers_share_the_cores_without_oversubscription(workers: Execution) ->
     (found,) = [report for _, report in scatter(threads, [Unit("a", ())], workers)]
     share = str(max(1, cluster.core_count() // 2))
     assert found == {"OMP_NUM_THREADS": share, "TILTFLOW_THREADS": share}
+
+
+def test_workers_hold_in_memory_what_the_steps_plan_with(workers: Execution) -> None:
+    def fractions(dask_worker: Any) -> list[Any]:
+        held = dask_worker.memory_manager
+        return [getattr(held, f"memory_{name}_fraction") for name in ("target", "spill", "pause")]
+
+    for target, spill, pause in cluster.client_of(workers).run(fractions).values():
+        assert target is False
+        assert min(spill, pause) > FILLED
 
 
 def test_workers_do_not_import_prefect(workers: Execution) -> None:

@@ -10,6 +10,7 @@ import dask.config
 import dask.utils
 
 from kernels.threads import VARIABLE as THREADS
+from tasks.cluster_start import MEMORY_LIMITS
 from tasks.errors import WrongParameter, one_line
 from tasks.parameters import Execution
 
@@ -86,6 +87,7 @@ def _own(execution: Execution) -> dict[str, Any]:
         "limits": {"cpu": str(CORES), "memory": quantity},
     }
     env = {THREADS: str(CORES), "OMP_NUM_THREADS": str(CORES)}
+    env |= {f"DASK_{k.upper().replace('.', '__')}": str(v) for k, v in MEMORY_LIMITS.items()}
     env |= dask.config.get("kubernetes.env", None) or {}
     common = {"image": image, "env": [{"name": k, "value": str(v)} for k, v in env.items()]}
     ports = [{"name": k, "containerPort": n, "protocol": "TCP"} for k, n in PORTS.items()]

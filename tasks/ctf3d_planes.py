@@ -34,9 +34,8 @@ class Plan:
     slabs : tuple of (start, stop)
         Rows of the box.
     group : int
-        Views whose spectra every worker holds at once.
-    kept : bool
-        Whether it holds them while slabs are made, too, for the next pass.
+        Views whose spectra every worker holds at once: of all while slabs are made, too, for the
+        next pass.
     row : int
         What the planes of one row of the box take, of all workers together [bytes].
     plane, slab : int
@@ -46,7 +45,6 @@ class Plan:
 
     slabs: tuple[tuple[int, int], ...]
     group: int
-    kept: bool
     row: int
     plane: int
     slab: int
@@ -89,30 +87,28 @@ def planned(job: Job, layers: Layers) -> Plan:
         taken = (rows + more) * copies * columns + rows * volumes * nz * nx
         return base + 4 * taken + writing_memory(job, rows)
 
-    slabs = slabs_of(job, slab, LEAST_ROWS)
+    slabs = slabs_of(job, lambda rows: slab(rows) + views * spectrum, LEAST_ROWS)
     longest = max(stop - start for start, stop in slabs)
     row = 4 * how.parts * columns
     wanted = row * (ny + more * len(slabs))
     found: list[tuple[int, Plan]] = []
+    needed: list[int] = []
     memory, workers = cluster.worker_memory(execution), cluster.worker_count(execution)
-    for group, kept in (
-        (views, False),
-        (views, True),
-        *((n, False) for n in range(views - 1, 0, -1)),
-    ):
+    for group in range(views, 0, -1):
         held = group * spectrum
         plane = base + held + 3 * spectrum + 4 * how.parts * widest * job.box.frame[0]
-        most = slab(longest, group < views) + kept * held
-        plan = Plan(tuple(slabs), group, kept, row, plane, most)
-        needed = int((plan.beside + row * (longest + more) / workers) / FILLED)
-        if needed <= memory:
+        # Spectra that are dropped leave holes, which are too small for a volume.
+        most = slab(longest, group < views) + held
+        plan = Plan(tuple(slabs), group, row, plane, most)
+        needed.append(int((plan.beside + row * (longest + more) / workers) / FILLED))
+        if needed[-1] <= memory:
             passes = ceil(wanted / max(room(job, plan.beside), row * longest))
-            again = 1 if kept else passes
+            again = 1 if group == views else passes
             images = sum(int((layout.count > 0).sum()) for _, layout in layers)
             found.append((passes * images + TRANSFORMED * again * views * len(layers), plan))
     if not found:
         raise WrongParameter(
-            f"{job.work.series.name}: ctf3d takes {dask.utils.format_bytes(needed)} on each "
+            f"{job.work.series.name}: ctf3d takes {dask.utils.format_bytes(min(needed))} on each "
             f"worker, a worker has {dask.utils.format_bytes(memory)}: use fewer --workers, a "
             "larger --memory or a larger --binning"
         )
@@ -198,7 +194,7 @@ class Held:
         made = job.work.hold(transform_view, units, self.plan.plane)
         views = [made[unit.name] for unit in units]
         spread(views, job.work.execution)
-        if self.plan.kept:
+        if self.plan.group == len(job.views):
             self._kept = views
         return views
 

@@ -8,6 +8,8 @@ scheduler=${1:?the address of the scheduler, tcp://HOST:PORT}
 address=${2:-127.0.0.1}
 
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1073741824 # memory that is freed is used again
+export DASK_DISTRIBUTED__WORKER__MEMORY__TARGET=False # to disk only beyond what steps plan with
+export DASK_DISTRIBUTED__WORKER__MEMORY__SPILL=0.85 DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=0.9
 if [ "${TILTFLOW_DEVICE:-}" != cpu ] && nvidia-smi -L >/dev/null 2>&1; then
     export TILTFLOW_DEVICE=cuda
     exec dask cuda worker --host "$address" --no-dashboard --resources GPU=1 "$scheduler"

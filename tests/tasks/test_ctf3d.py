@@ -172,7 +172,7 @@ def test_groups_of_views_change_no_byte(
     copy.project.delete(alone.path)
 
     def grouped(*arguments: Any) -> Plan:
-        return replace(planned(*arguments), group=4, kept=False)
+        return replace(planned(*arguments), group=4)
 
     monkeypatch.setattr("tasks.ctf3d.planned", grouped)
     again = corrected(copy, ONE, **given)

@@ -7,8 +7,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import pytest
+
 from tasks.chunks.reconstruct import Reconstruction
-from tasks.parameters import Execution, Pipeline, ReconstructParameters
+from tasks.ctf3d import _correcting
+from tasks.ctf3d_planes import Plan, planned, spectrum_bytes
+from tasks.errors import WrongParameter
+from tasks.parameters import Ctf3dParameters, Execution, Pipeline, ReconstructParameters
 from tasks.reconstruct import slab_memory
 from tasks.tomogram import FILLED, Job, passes, prepare, slabs_of
 from tasks.work import begin
@@ -18,20 +23,31 @@ SIZE, HEIGHT, VIEWS = (3838, 3710), 1400, 41
 PLACE: dict[str, Any] = {"z_shift": 0.0, "angle_offset": 0.0, "x_tilt": 0.0}
 
 
-def prepared(make: Callable[..., Any], size: tuple[int, int], memory: str, **given: Any) -> Job:
-    parameters = ReconstructParameters(alignment="coarse", binning=1, **PLACE, **given)
-    run = make(shape=size, pipeline=Pipeline(reconstruct=parameters))
+def prepared(
+    make: Callable[..., Any],
+    size: tuple[int, int],
+    memory: str,
+    step: str = "reconstruct",
+    workers: int = 1,
+    **given: Any,
+) -> Job:
+    model: Any = {"reconstruct": ReconstructParameters, "ctf3d": Ctf3dParameters}[step]
+    parameters = model(alignment="coarse", binning=1, **PLACE, **given)
+    run = make(shape=size, pipeline=Pipeline(**{step: parameters}))
     images = run.begin("motion")
     images.create_array("images", (7, *size), (1, *size))  # nothing is written
     run.finish("motion", means=[1.0] * 7)
     run.exclude()
+    run.ctf()
     run.finish("erase")
     run.finish("dose", images_in=images.path)
     run.align("coarse")
-    execution = Execution(cluster="threads", workers=1, memory=memory)
-    work = begin("reconstruct", run.series.project.url, "TS_01", parameters, "main", execution)
+    execution = Execution(cluster="threads", workers=workers, memory=memory)
+    work = begin(step, run.series.project.url, "TS_01", parameters, "main", execution)
     job = prepare(work, parameters)
-    return replace(job, views=(job.views * 7)[:VIEWS], each=(job.each * 7)[:VIEWS])
+    place = replace(job.place, depths=(job.place.depths * 7)[:VIEWS])
+    views, each, used = ((v * 7)[:VIEWS] for v in (job.views, job.each, job.used))
+    return replace(job, place=place, views=views, each=each, used=used)  # type: ignore[arg-type]
 
 
 def test_an_unbinned_tomogram_is_made_in_8_gb(fake_run: Callable[..., Any]) -> None:
@@ -61,3 +77,39 @@ def test_an_unbinned_tomogram_is_made_in_8_gb(fake_run: Callable[..., Any]) -> N
     roomy = replace(job, work=replace(job.work, execution=larger))
     assert len(slabs_of(roomy, memory, 1)) < len(slabs)
     assert len(list(passes(roomy, slabs_of(roomy, memory, 1), held_row, most))) == 1
+
+
+def correction(job: Job) -> tuple[Plan, int]:
+    """Return how 3-D CTF correction is split, and what the spectra of all views take [bytes]."""
+    how = _correcting(job, job.parameters, 1)  # type: ignore[arg-type]
+    layers = [(how, how.layout())]
+    return planned(job, layers), VIEWS * spectrum_bytes(how, 1)
+
+
+@pytest.mark.parametrize(("memory", "workers"), [("8GB", 1), ("8GB", 4), ("16GB", 2), ("64GB", 1)])
+def test_spectra_of_an_unbinned_series_are_counted(
+    fake_run: Callable[..., Any], memory: str, workers: int
+) -> None:
+    job = prepared(fake_run, SIZE, memory, "ctf3d", workers, thickness="400px")
+    plan, spectra = correction(job)
+    assert spectra > 4.0e9
+    held = spectra * plan.group / VIEWS
+    limit = FILLED * 1e9 * int(memory[:-2])
+    for together in passes(job, plan.slabs, plan.row, plan.beside):
+        rows = plan.row * (together[-1][1] - together[0][0]) / workers
+        assert plan.plane >= held + spectra / VIEWS
+        assert plan.slab >= held + 4 * job.box.shape[0] * job.box.shape[2] * 128
+        assert plan.beside + rows < limit
+    assert (plan.group < VIEWS) == (memory != "64GB")
+
+
+def test_a_worker_with_too_little_memory_is_told_how_much_is_needed(
+    fake_run: Callable[..., Any],
+) -> None:
+    job = prepared(fake_run, SIZE, "2GB", "ctf3d", thickness="400px")
+    with pytest.raises(WrongParameter, match=r"ctf3d takes (\d\.\d+ GiB) on each worker") as found:
+        correction(job)
+    needed = str(found.value).split("takes ")[1].split(" GiB")[0]
+    enough = Execution(cluster="threads", workers=1, memory=f"{float(needed) + 0.01}GiB")
+    plan, _ = correction(replace(job, work=replace(job.work, execution=enough)))
+    assert plan.group < VIEWS

@@ -256,7 +256,7 @@ def test_with_x_tilt_no_slab_shows_in_iterations(
         coarse.group().update_attributes({"decides": decided})
     monkeypatch.setattr("tasks.chunks.iterated.BLOCK", 32)
     given: dict[str, Any] = {"thickness": 300.0, "method": "sirt", "alignment": "coarse"}
-    given |= {"iterations": 3, "keep_every": 2, "x_tilt": 3.0, "start": "wbp"}
+    given |= {"iterations": 8, "keep_every": 2, "x_tilt": 3.0, "start": "wbp"}
     found = []
     for rows in (128, 64, 32):
 

@@ -18,6 +18,7 @@ from tasks import cluster, cluster_start
 from tasks.errors import UserError, WrongParameter
 from tasks.parameters import EraseParameters, Execution
 from tasks.scatter import Unit, scatter, spread
+from tasks.tomogram import FILLED
 
 THREADS = Execution(cluster="threads", workers=2)
 
@@ -222,6 +223,16 @@ def test_cores_are_not_shared_out_twice(monkeypatch: pytest.MonkeyPatch) -> None
         cluster.opened(wide),
     ):
         pass
+
+
+def test_workers_hold_in_memory_what_the_steps_plan_with(workers: Execution) -> None:
+    def fractions(dask_worker: Any) -> list[Any]:
+        held = dask_worker.memory_manager
+        return [getattr(held, f"memory_{name}_fraction") for name in ("target", "spill", "pause")]
+
+    for target, spill, pause in cluster.client_of(workers).run(fractions).values():
+        assert target is False
+        assert min(spill, pause) > FILLED
 
 
 def test_workers_do_not_import_prefect(workers: Execution) -> None:

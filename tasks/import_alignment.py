@@ -71,7 +71,7 @@ def imported_geometry(
         return _completed(
             _from_aln(path, found, record, shape, pixel_size),
             record,
-            # AreTomo itself makes its tomogram without it.
+            # Which way it turns is documented nowhere.
             f"its BetaOffset of {beta:g}° about x is not applied".replace("-", "−") if beta else "",
         )
     return _completed(_from_xf(path, record, shape, pixel_size), record)

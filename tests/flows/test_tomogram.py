@@ -135,6 +135,21 @@ def test_each_step_is_a_flow_that_finds_its_inputs(finished_copy: str, step: str
     getattr(steps, step)(finished_copy, **given, execution=execution)
 
 
+def test_a_step_on_a_new_branch_begins_with_what_main_has(finished_copy: str) -> None:
+    told: list[progress.Progress] = []
+    with progress.listening(told.append):
+        for binning in (4, 5):
+            parameters = ReconstructParameters(binning=binning)
+            execution = Execution(cluster="threads", workers=2)
+            steps.reconstruct(finished_copy, parameters, ["TS_01"], "other", execution)
+    series = parse_project(finished_copy).series("TS_01")
+    made = series.current("other", "reconstruct").attributes()
+    assert made["binning"] == 5
+    assert made["inputs"] == series.current("main", "reconstruct").attributes()["inputs"]
+    said = [one.outcome.reason for one in told if isinstance(one.outcome, progress.OnBranch)]
+    assert said == ["branch other begins with what main has"]
+
+
 def write_beads(project: str) -> str:
     """Write a table of places that beads would have, seen in the nominal geometry."""
     record = parse_project(project).series("TS_01").imported()

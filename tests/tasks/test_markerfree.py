@@ -11,13 +11,13 @@ import pytest
 from pydantic import ValidationError
 
 from kernels.geometry import View
-from tasks import plots_patches
+from tasks import cluster, plots_patches
 from tasks.choice import settled_ctf, usable_ctf
 from tasks.chunks.markerfree import NOT_ASKED, unmeasured
 from tasks.errors import WrongParameter
 from tasks.markerfree import check_regions, pretilt_of
 from tasks.markerfree_told import told, view_rows
-from tasks.parameters import MarkerfreeParameters, Pipeline
+from tasks.parameters import Execution, MarkerfreeParameters, Pipeline
 from tasks.plan import plan
 from tasks.record import Pretilt, TiltSeries
 from tasks.steps import STEPS, inputs_of
@@ -227,3 +227,17 @@ def test_patches_and_errors_are_plotted(fake_run: MakeRun, monkeypatch: pytest.M
     np.testing.assert_allclose(left.collections[0].get_offsets()[:, 0], [0, 10, 20, 30])
     lines = {line.get_label(): line.get_ydata().tolist() for line in right.lines}
     assert lines["error of shift x"] == [0.3, 0.6]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "here"),
+    [(["127.0.0.1", "127.0.0.1"], True), (["127.0.0.1", "10.0.0.7"], False), (["node3"], False)],
+)
+def test_idle_cores_are_lent_on_this_machine_only(
+    monkeypatch: pytest.MonkeyPatch, hosts: list[str], here: bool
+) -> None:
+    workers = {f"tcp://{i}": {"host": host} for i, host in enumerate(hosts)}
+    client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": workers})
+    monkeypatch.setattr(cluster, "client_of", lambda _: client)
+    assert cluster.here(Execution(cluster="tcp://127.0.0.1:8786")) == here
+    assert cluster.here(Execution(cluster="threads"))

@@ -14,12 +14,15 @@ from kernels.ctf_strip_correct import margin_of
 from kernels.fourier import Shape
 from tasks.choice import settled_step
 from tasks.chunks.ctf2d import correct_view, memory_of_view
+from tasks.ctf2d_score import joined, units_of, warning
 from tasks.ctf_provenance import CTF_CORRECTED, refuse_corrected
 from tasks.ctf_views import ViewCtf, ctf_of_views
 from tasks.errors import WrongParameter
 from tasks.parameters import Ctf2dParameters, Execution
 from tasks.position import Position, found
 from tasks.preprocess import is_weighted
+from tasks.record import TiltSeries
+from tasks.result import Result
 from tasks.scatter import Unit
 from tasks.steps import ALIGNMENTS
 from tasks.work import Outcome, Work, begin, step_task
@@ -82,13 +85,15 @@ def ctf2d(
                 ),
             )
             for i, one in enumerate(laid)
-        ],
+        ]
+        + (_checks(source, record, laid, shape, pixel_size) if parameters.check_hand else []),
         memory=max(memory_of_view(shape, one.margin) for one in laid),
     )
     weighting = source.attributes().get("weighting")
     borrowed = [i + 1 for i in record.included if laid[i].known.views != (i,)]
+    scores = joined(reports)
     return work.finish(
-        _message(parameters, laid, borrowed, hand, plane),
+        _message(parameters, laid, borrowed, hand, plane) + warning(scores, hand or 1),
         table=[
             _row(work, i, one, pixel_size) | reports[f"view-{i:03d}"] for i, one in enumerate(laid)
         ],
@@ -98,9 +103,17 @@ def ctf2d(
             "dose_weighted": is_weighted(work, source),
             **({"weighting": weighting} if weighting else {}),
             "tilt_angles": [view.tilt_angle for view in record.views],
+            "hand_scores": scores,
             CTF_CORRECTED: {"by": "ctf2d", "mode": parameters.correction, "hand": hand or 1},
         },
     )
+
+
+def _checks(
+    source: Result, record: TiltSeries, laid: list[Laid], shape: Shape, pixel_size: float
+) -> list[Unit]:
+    known, slopes = [one.known for one in laid], [one.slope for one in laid]
+    return units_of(source, record, known, slopes, shape, pixel_size)
 
 
 def _lay(

@@ -11,11 +11,13 @@ from kernels.ctf import Ctf
 from kernels.ctf_correct import Correction
 from kernels.ctf_slope import Slope, Strips
 from kernels.ctf_strip_correct import correct_strips
+from kernels.ctf_strip_score import agreements
 from kernels.fourier import Shape, fast_size
 from tasks.chunks.device import on_device
 from tasks.errors import UnusableData
 from tasks.result import Result
 
+NAMES = ("as used", "opposite", "none")  # of scores
 BASE_BYTES = 100_000_000  # the interpreter, the libraries, blocks of transforms
 
 
@@ -47,6 +49,23 @@ def correct_view(
     found = to_host(correct_strips(image, ctf, pixel_size, slope, strips, correction, margin))
     target.array("images")[index] = found
     return {"deviation before": float(raw.std()), "deviation after": float(found.std())}
+
+
+def score_view(
+    source: Result, index: int, ctf: Ctf, pixel_size: float, slope: Slope, finest: float
+) -> list[list[float]]:
+    """Return how well a view's rings agree with its slope, the opposite one, and none.
+
+    Returns
+    -------
+    list of two lists
+        Of both sides of the tilt axis, in the order of `NAMES`.
+    """
+    image = np.asarray(source.images()[index], dtype=np.float32)
+    opposite = Slope(-slope.x, -slope.y, -slope.middle)
+    slopes = (slope, opposite, Slope(0.0, 0.0))
+    found: list[list[float]] = agreements(image, ctf, pixel_size, slopes, finest).tolist()
+    return found
 
 
 def memory_of_view(shape: Shape, margin: int) -> int:

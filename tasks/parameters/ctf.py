@@ -128,6 +128,9 @@ class Ctf2dParameters(Parameters):
     hand: Literal["measured", 1, -1] = Field(
         "measured", description="sign of the defocus gradient: of the ctf step, or the user's word"
     )
+    check_hand: bool = Field(
+        True, description="compare with the opposite hand and with no slope on a few steep views"
+    )
     pretilt: bool = Field(
         False, description="strips follow the specimen's plane as the ctf step has measured it"
     )

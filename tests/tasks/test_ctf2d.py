@@ -152,6 +152,35 @@ def test_a_pretilt_of_the_nominal_tilts_is_not_added_to_those_that_have_it(copy:
     )
 
 
+@pytest.mark.parametrize("hand", [1, -1])
+def test_a_hand_that_the_rings_contradict_is_told_of(
+    copy: Series, monkeypatch: pytest.MonkeyPatch, hand: int
+) -> None:
+    # The small views have no rings: they are made as if hand +1 were right.
+    def scored(_: Result, index: int, *given: Any) -> list[list[float]]:
+        tilt = nominal(copy).views[index].tilt_angle
+        right = (given[2].x * np.sin(np.radians(tilt))) * np.cos(np.radians(85.3)) > 0
+        one = [0.08 + 0.001 * index, 0.01, 0.05]
+        return [one if right else [one[1], one[0], one[2]]] * 2
+
+    monkeypatch.setattr("tasks.ctf2d_score.can_tell", lambda *_: True)
+    monkeypatch.setattr("tasks.ctf2d_score.score_view", scored)
+    decides = copy.current("main", "ctf").attributes()["decides"]
+    for view in decides["views"]:
+        if view["ctf"]:
+            view["ctf"] |= {"reliable": True}
+    copy.current("main", "ctf").group().update_attributes({"decides": decides})
+    about = correct(copy, hand=hand).attributes()
+    assert set(about["hand_scores"]) == {"as used", "opposite", "none", "error"}
+    wrong = "hand −1 looks wrong: the rings agree better with +1 (by 0.0"
+    assert (wrong in about["message"]) == (hand == -1)
+    assert correct(copy, hand=hand, check_hand=False).attributes()["hand_scores"] == {}
+
+
+def test_views_whose_rings_are_too_alike_are_not_compared(copy: Series) -> None:
+    assert correct(copy).attributes()["hand_scores"] == {}  # 128 pixels: half a micrometre
+
+
 def test_the_remedy_of_far_too_many_strips_is_what_made_them(copy: Series) -> None:
     for given, name in (
         ({"defocus_tolerance": 0.001}, "defocus_tolerance"),

@@ -75,6 +75,26 @@ def test_every_image_has_words(url: str, tmp_path: Path) -> None:
     ) in images
 
 
+def test_the_patches_of_an_alignment_have_a_table_and_a_plot(fake_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    run = fake_run()
+    run.up_to_alignment()
+    views = run.series.current("main", "markerfree").attributes()["decides"]["views"]
+    patch = {"patch": 1, "X [Å]": 37.25, "Y [Å]": -12.5, "views": 6, "residual [Å]": 0.75}
+    table = [{"view": 2, "error of shift x [Å]": 0.125, "error of shift y [Å]": 0.5}]
+    extra = {"patches": [patch], "held_out": {"shifts": 1.53125}, "refined": ["axis"]}
+    run.finish("markerfree", views=views, table=table, **extra)
+    page = Page(write_report(str(run.series.project.url), "main", tmp_path))
+    assert (
+        "predicted to, in their standard errors: shifts: 1.5312. Refined for each view: axis."
+        in (page.text)
+    )
+    assert "37.25" in page.text
+    assert any(alt.startswith("1 patches seen in 6 to 6 views") for alt in page.images())
+    with (tmp_path / "qc.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[1]["markerfree_error_of_shift_x_A"] == "0.125"
+
+
 def test_the_page_tells_what_a_user_must_see(url: str, tmp_path: Path) -> None:
     text = Page(write_report(url, "main", tmp_path)).text
     for fact in (

@@ -118,6 +118,26 @@ def test_strips_follow_the_axis_that_an_alignment_has_found(copy: Series) -> Non
     assert np.abs(other.images()[-1] - made.images()[-1]).max() > 0.01
 
 
+@pytest.mark.parametrize("hand", [1, -1])
+def test_an_axis_turned_by_half_a_turn_reverses_the_measured_hand(copy: Series, hand: int) -> None:
+    decides = copy.current("main", "ctf").attributes()["decides"]
+    decides["series"] |= {
+        "hand": hand,
+        "handedness": {"hand": hand, "measured": hand, "confidence": 1.0},
+    }
+    copy.current("main", "ctf").group().update_attributes({"decides": decides})
+    given = {"alignment": "coarse", "correction": "multiply", "defocus_tolerance": 200.0}
+    made = correct(copy, **given)
+    before = made.images()[:]
+    assert made.attributes()[CTF_CORRECTED]["hand"] == hand
+    copy.project.delete(made.path)
+    turn_axis(copy, "coarse", 180.0)  # as by the word of the user, or of another program
+    turned = correct(copy, **given)
+    assert turned.attributes()[CTF_CORRECTED]["hand"] == -hand
+    used = nominal(copy).included
+    np.testing.assert_allclose(turned.images()[:][list(used)], before[list(used)], atol=1e-3)
+
+
 def test_alone_the_step_takes_the_alignment_that_there_is(copy: Series) -> None:
     steps = ("fiducials", "align", "markerfree", "coarse")
     found = []

@@ -16,7 +16,7 @@ from tasks.choice import settled_step
 from tasks.chunks.ctf2d import correct_view, memory_of_view
 from tasks.ctf2d_score import joined, units_of, warning
 from tasks.ctf_provenance import CTF_CORRECTED, refuse_corrected
-from tasks.ctf_views import ViewCtf, ctf_of_views
+from tasks.ctf_views import ViewCtf, ctf_of_views, hand_in_geometry
 from tasks.errors import WrongParameter
 from tasks.parameters import Ctf2dParameters, Execution
 from tasks.position import Position, found
@@ -64,7 +64,7 @@ def ctf2d(
         return work.adopt()
     views, *size = source.images().shape
     shape, pixel_size = (int(size[0]), int(size[1])), work.image_pixel_size
-    hand = record.hand if parameters.hand == "measured" else parameters.hand
+    hand = hand_in_geometry(record) if parameters.hand == "measured" else parameters.hand
     plane = _plane(work, parameters)
     laid = _lay(work, parameters, shape, pixel_size, hand or 1, plane)
     correction = Correction(

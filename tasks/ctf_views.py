@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -26,6 +27,21 @@ class ViewCtf:
 
     ctf: Ctf
     views: tuple[int, ...]
+
+
+def hand_in_geometry(record: TiltSeries) -> Literal[1, -1] | None:
+    """Return the measured sign of the defocus gradient by the tilt axis of the record's geometry.
+
+    The ctf step has it by the imported axis; one that an alignment has turned by half a turn
+    reverses it.
+    """
+    told = record.handedness
+    if told is None or told.hand is None or not record.included:
+        return record.hand
+    turns = [record.geometry(i).axis - record.acquisition.tilt_axis for i in record.included]
+    if np.cos(np.radians(turns)).mean() >= 0:
+        return told.hand
+    return 1 if told.hand == -1 else -1
 
 
 def ctf_of_views(record: TiltSeries) -> list[ViewCtf]:

@@ -216,6 +216,12 @@ def find_source(
     alignment = next((step for step in ALIGNMENTS if step in keys), None)
     corrected = found["ctf3d"] if of_corrected else None
     rests = corrected or tomogram
+    other = {} if tomogram is None else tomogram.attributes()["inputs"]
+    if corrected is not None and alignment and other and other.get(alignment) != keys[alignment]:
+        say(
+            f"{series.name}: reconstruct rests on another alignment than ctf3d: "
+            f"{series.name}_rec.mrc does not belong to the other files"
+        )
     if corrected is not None:
         found["ctf"] = series.result("ctf", keys["ctf"])
     if rests is not None and alignment and series.pointer(branch, alignment) != keys[alignment]:

@@ -82,7 +82,7 @@ def ended(server: Server, run_id: str) -> str:
 
 def test_deployments_are_listed_with_their_tags(server: Server, ui: Browser) -> None:
     page = ui.open("/deployments")
-    page.get_by_text(f"{6 + len(STEPS)} Deployments").wait_for()
+    page.get_by_text(f"{7 + len(STEPS)} Deployments").wait_for()
     rows = page.locator("tr").filter(has_text="default")
     of = {re.sub(r"\s+", " ", text).strip() for text in rows.all_inner_texts()}
     assert any(text.startswith("default tomogram Ready tiltflow") for text in of), of

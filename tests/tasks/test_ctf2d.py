@@ -23,15 +23,16 @@ from tasks.ctf2d import ctf2d
 from tasks.ctf3d import ctf3d
 from tasks.ctf_provenance import CTF_CORRECTED, already_corrected
 from tasks.ctf_views import ctf_of_views
+from tasks.discover import find_sources
 from tasks.errors import UnusableData, WrongParameter
 from tasks.export import export_series
-from tasks.formats.mrc import read_header
-from tasks.formats.mrc_extended import ctf_correction_in
+from tasks.ingest import read_series
 from tasks.parameters import (
     Ctf2dParameters,
     Ctf3dParameters,
     CtfParameters,
     Execution,
+    ImportParameters,
     TransformParameters,
 )
 from tasks.record import CtfEstimate, TiltSeries
@@ -115,6 +116,26 @@ def test_strips_follow_the_axis_that_an_alignment_has_found(copy: Series) -> Non
     other = correct(copy, **given)
     assert other.key != made.key
     assert np.abs(other.images()[-1] - made.images()[-1]).max() > 0.01
+
+
+@pytest.mark.parametrize("hand", [1, -1])
+def test_an_axis_turned_by_half_a_turn_reverses_the_measured_hand(copy: Series, hand: int) -> None:
+    decides = copy.current("main", "ctf").attributes()["decides"]
+    decides["series"] |= {
+        "hand": hand,
+        "handedness": {"hand": hand, "measured": hand, "confidence": 1.0},
+    }
+    copy.current("main", "ctf").group().update_attributes({"decides": decides})
+    given = {"alignment": "coarse", "correction": "multiply", "defocus_tolerance": 200.0}
+    made = correct(copy, **given)
+    before = made.images()[:]
+    assert made.attributes()[CTF_CORRECTED]["hand"] == hand
+    copy.project.delete(made.path)
+    turn_axis(copy, "coarse", 180.0)  # as by the word of the user, or of another program
+    turned = correct(copy, **given)
+    assert turned.attributes()[CTF_CORRECTED]["hand"] == -hand
+    used = nominal(copy).included
+    np.testing.assert_allclose(turned.images()[:][list(used)], before[list(used)], atol=1e-3)
 
 
 def test_alone_the_step_takes_the_alignment_that_there_is(copy: Series) -> None:
@@ -320,8 +341,11 @@ def test_images_that_came_corrected_are_never_corrected_again(copy: Series, tmp_
     about = copy.current("main", "transform").attributes()
     assert about[CTF_CORRECTED]["by"] == "another program"
     export_series(copy.project.url, "TS_01", "main", "mrc", tmp_path)
-    header = read_header(tmp_path / "TS_01_ali.mrc")
-    assert ctf_correction_in(header) is not None  # so that it is known when it is imported
+    user = ImportParameters(stack=str(tmp_path / "*_ali.mrc"), voltage=300, dose=3, tilt_axis=0)
+    (source,) = find_sources(user).sources
+    again = read_series.fn(source, user)
+    assert again.acquisition.ctf_corrected
+    assert any("CTF-corrected (unknown)" in line.source for line in again.import_report)
 
 
 def test_what_is_made_from_corrected_images_is_corrected(copy: Series) -> None:

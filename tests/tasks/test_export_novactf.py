@@ -17,7 +17,8 @@ from tasks.ctf_views import ctf_of_views
 from tasks.errors import NotThere
 from tasks.export import export_series
 from tasks.export_novactf import plane_offsets
-from tasks.formats.imod import read_command
+from tasks.formats.imod import read_command, read_xf
+from tasks.formats.imod_geometry import xf_rotation
 from tasks.parameters import Ctf3dParameters, Pipeline, ReconstructParameters
 
 SHAPE = (60, 80, 96)
@@ -186,6 +187,33 @@ def test_one_box_is_that_of_all_files(fake_run: Callable[..., Any], tmp_path: Pa
         assert file[0, 1] - files[0][0, 1] == pytest.approx(one - offsets[0], abs=0.011)
     # The middle of the planes: Z of the box's middle over that of the specimen.
     assert offsets[len(offsets) // 2] == pytest.approx(-(27.0 - VOXEL - 20.0))
+
+
+def test_all_files_have_the_alignment_of_the_corrected_tomogram(
+    fake_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    box = Ctf3dParameters(alignment="markerfree", thickness=100.0, z_shift=0.0)
+    box = box.model_copy(update={"angle_offset": 0.0, "x_tilt": 0.0})
+    given = ReconstructParameters(alignment="coarse")
+    made = fake_run(pipeline=Pipeline(reconstruct=given, ctf3d=box))
+    made.up_to_alignment()
+    made.reconstruct(SHAPE)
+    volume = np.zeros(SHAPE, np.float32)
+    made.begin("ctf3d").create_array("0", SHAPE, SHAPE)[:] = volume
+    made.finish(
+        "ctf3d", pixel_size=VOXEL, binning=1, centre=[0.0, 0.0, 0.0], shape=list(SHAPE),
+    )  # fmt: skip
+    said: list[str] = []
+    series = made.series
+    export_series(series.project.url, "TS_01", "main", "novactf", tmp_path, said.append)
+    assert any("TS_01_rec.mrc does not belong to the other files" in line for line in said)
+    axes = {
+        step: series.record_of({step: series.pointer("main", step) or ""}).geometry(0).axis
+        for step in ("coarse", "markerfree")
+    }
+    matrices, _ = read_xf(tmp_path / "TS_01" / "TS_01.xf")
+    assert xf_rotation(matrices[0]) == pytest.approx(axes["markerfree"], abs=1e-4)
+    assert axes["markerfree"] != pytest.approx(axes["coarse"], abs=0.05)
 
 
 def test_without_a_tomogram_there_are_no_planes(

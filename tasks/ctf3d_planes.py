@@ -13,7 +13,7 @@ from kernels.ctf import Ctf
 from kernels.plane_images import Layout, padded_shape
 from tasks import cluster
 from tasks.box import blocks
-from tasks.chunks.ctf3d import Correcting, correct_plane, transform_view
+from tasks.chunks.ctf3d import AT_ONCE, Correcting, correct_plane, transform_view
 from tasks.chunks.ctf3d_hands import band_of
 from tasks.errors import WrongParameter
 from tasks.scatter import Unit, part_of, spread
@@ -80,11 +80,12 @@ def planned(job: Job, layers: Layers) -> Plan:
     first, last = how.rows(ny // 2, ny // 2)
     more = last - first  # rows of views that a slab needs beside its own
     volumes = (1 if how.parameters.halves == "none" else 3) + (len(layers) > 1)
+    apart = AT_ONCE if how.turned else 0  # rows that are made by themselves, and put in their place
     base = job.source.memory(len(layers))
 
     def slab(rows: int, grouped: bool = False) -> int:
         copies = (2 + grouped) * how.parts + how.fine  # packed, and as they are read
-        taken = (rows + more) * copies * columns + rows * volumes * nz * nx
+        taken = (rows + more) * copies * columns + (rows * volumes + apart) * nz * nx
         return base + 4 * taken + writing_memory(job, rows)
 
     slabs = slabs_of(job, lambda rows: slab(rows) + views * spectrum, LEAST_ROWS)

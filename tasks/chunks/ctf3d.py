@@ -271,23 +271,28 @@ def slab(
     """
     nz, _, nx = how.box.shape
     whole, given = how.box.projection(how.views, how.turned), how.rows(start, stop)[0]
-    made = []
-    for low, high, y_middle in how.alike(start, stop):
+
+    def made(low: int, high: int, y_middle: float) -> Volume:
         first, last = how.rows(low, high)
         projection = whole.of_rows(low + how.box.first_row, first) if how.turned else whole
-        made.append(
-            to_host(
-                backproject_planes(
-                    [on_device(plane[:, first - given : last - given]) for plane in planes],
-                    layout,
-                    how.box.frame[1],
-                    projection,
-                    how.planes,
-                    (nz, high - low, nx),
-                    y_middle=y_middle,
-                    weights=weights,
-                    fine=how.fine,
-                )
+        return to_host(
+            backproject_planes(
+                [on_device(plane[:, first - given : last - given]) for plane in planes],
+                layout,
+                how.box.frame[1],
+                projection,
+                how.planes,
+                (nz, high - low, nx),
+                y_middle=y_middle,
+                weights=weights,
+                fine=how.fine,
             )
         )
-    return made[0] if len(made) == 1 else np.concatenate(made, axis=1)
+
+    parts = how.alike(start, stop)
+    if len(parts) == 1:
+        return made(*parts[0])
+    out = np.empty((nz, stop - start, nx), np.float32)
+    for part in parts:
+        out[:, part[0] - start : part[1] - start] = made(*part)
+    return out

@@ -34,7 +34,7 @@ from tasks.chunks.ctf3d_hands import can_score_hands, score_hands
 from tasks.chunks.reconstruct import Reconstruction
 from tasks.ctf3d_planes import Held, planned
 from tasks.ctf_provenance import CTF_CORRECTED, refuse_corrected
-from tasks.ctf_views import ctf_of_views
+from tasks.ctf_views import ctf_of_views, hand_in_geometry
 from tasks.errors import WrongParameter
 from tasks.parameters import Ctf3dParameters, Execution, ReconstructParameters
 from tasks.record import TiltSeries
@@ -161,7 +161,7 @@ def _check_novactf(name: str, parameters: Ctf3dParameters) -> None:
 def _hand(work: Work, parameters: Ctf3dParameters) -> int:
     if parameters.hand != "auto":
         return parameters.hand
-    return work.record.hand or 1  # IMOD's usual; the message says so
+    return hand_in_geometry(work.record) or 1  # IMOD's usual; the message says so
 
 
 def _correcting(job: Job, parameters: Ctf3dParameters, hand: int) -> Correcting:

@@ -8,6 +8,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from typing import Any
 
 import dask.config
@@ -125,7 +126,10 @@ def _local(execution: Execution) -> LocalCluster:
     workers = execution.workers or cores
     threads = str(_threads(execution, workers, default=1))
     with _early(threads), dask.config.set(MEMORY_LIMITS):
+        # A copy of their own, for workers that are started again after the settings have ended.
+        settings = deepcopy(dask.config.config)
         return LocalCluster(
+            config=settings,
             n_workers=workers,
             threads_per_worker=1,
             processes=True,

@@ -18,7 +18,6 @@ from tasks import cluster, cluster_start
 from tasks.errors import UserError, WrongParameter
 from tasks.parameters import EraseParameters, Execution
 from tasks.scatter import Unit, scatter, spread
-from tasks.tomogram import FILLED
 
 THREADS = Execution(cluster="threads", workers=2)
 
@@ -226,6 +225,8 @@ def test_cores_are_not_shared_out_twice(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_workers_hold_in_memory_what_the_steps_plan_with(workers: Execution) -> None:
+    from tasks.tomogram import FILLED  # not at the top: it imports Prefect
+
     def fractions(dask_worker: Any) -> list[Any]:
         held = dask_worker.memory_manager
         return [getattr(held, f"memory_{name}_fraction") for name in ("target", "spill", "pause")]
@@ -233,6 +234,23 @@ def test_workers_hold_in_memory_what_the_steps_plan_with(workers: Execution) -> 
     for target, spill, pause in cluster.client_of(workers).run(fractions).values():
         assert target is False
         assert min(spill, pause) > FILLED
+
+
+def test_a_worker_that_was_killed_comes_back_with_the_same_limits() -> None:
+    def target(dask_worker: Any) -> tuple[int, Any]:
+        return os.getpid(), dask_worker.memory_manager.memory_target_fraction
+
+    with cluster.opened(Execution(cluster="local", workers=1)) as running:
+        client = cluster.client_of(running)
+        ((old, _),) = client.run(target).values()
+        os.kill(old, signal.SIGKILL)
+        for _ in range(300):
+            found = list(client.run(target, on_error="ignore").values())
+            if found and found[0][0] != old:
+                break
+            time.sleep(0.1)
+        assert found[0][0] != old
+        assert found[0][1] is False
 
 
 def test_workers_do_not_import_prefect(workers: Execution) -> None:

@@ -16,7 +16,7 @@ from tasks.box import blocks
 from tasks.chunks.ctf3d import AT_ONCE, Correcting, correct_plane, transform_view
 from tasks.chunks.ctf3d_hands import band_of
 from tasks.errors import WrongParameter
-from tasks.scatter import Unit, part_of, spread
+from tasks.scatter import Unit, parts_of, spread
 from tasks.tomogram import FILLED, Job, room, slabs_of, writing_memory
 
 LEAST_ROWS = 128  # of a slab: what back-projection takes at once
@@ -154,11 +154,11 @@ class Held:
                 correct_plane, self._units(views, places, slabs), self.plan.plane
             )
             del views
-            for name, whole in held.items():
-                # What is whole is dropped at once: workers would count its rows twice.
-                rows = [part_of(whole, i, self.job.work.execution) for i in range(len(slabs))]
+            # What is whole is dropped at once: workers would count its rows twice.
+            each = parts_of(list(held.values()), len(slabs), self.job.work.execution)
+            for name, *rows in zip(held, *each, strict=True):
                 parts.setdefault(name, []).append(rows)
-            del held, whole
+            del held, each
         names = [
             _name(layer, int(level))
             for layer, (_, layout) in enumerate(self.layers)

@@ -14,7 +14,7 @@ from tasks.chunks.reconstruct import (
 )
 from tasks.ctf_provenance import CTF_CORRECTED, already_corrected
 from tasks.parameters import Execution, ReconstructParameters
-from tasks.scatter import Unit, part_of
+from tasks.scatter import Unit, parts_of
 from tasks.tomogram import (
     Job,
     complete,
@@ -82,14 +82,8 @@ def reconstruct(
         )
         views = [held.pop(f"view-{one.index:03d}") for one in job.each]
         units = [
-            Unit(
-                slab_name(slab),
-                (
-                    *(work.result, how, *slab),
-                    *([part_of(view, i, execution) for view in views], step),
-                ),
-            )
-            for i, slab in enumerate(together)
+            Unit(slab_name(slab), (work.result, how, *slab, rows, step))
+            for slab, rows in zip(together, parts_of(views, len(together), execution), strict=True)
         ]
         del views  # or their rows count twice, whole and as parts
         reports |= work.scatter(back_project_slab, units, memory=most)

@@ -34,7 +34,7 @@ from tasks.errors import UnusableData, WrongParameter
 from tasks.formats.ome_zarr import multiscale, pyramid
 from tasks.parameters.tomogram import TomogramParameters
 from tasks.placing import Placed, placed
-from tasks.scatter import Unit, part_of
+from tasks.scatter import Unit, parts_of
 from tasks.work import Outcome, Work
 
 BRICK = 64  # voxels: side of a stored brick; twice that of the finest level of large tomograms
@@ -215,7 +215,8 @@ def integer_step(job: Job, how: Reconstruction) -> float | None:
             ],
             memory=job.source.memory(how.layers),
         )
-        rows = [part_of(held[f"view-{one.index:03d}"], 0, work.execution) for one in job.each]
+        views = [held[f"view-{one.index:03d}"] for one in job.each]
+        (rows,) = parts_of(views, 1, work.execution)
         unit = Unit("scale", (how, *middle, rows))
         noise = work.scatter(noise_of_rows, [unit], job.source.memory())["scale"]
     return step_of(job.parameters, float(noise))

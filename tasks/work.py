@@ -227,7 +227,7 @@ class Work:
         Returns
         -------
         dict
-            Unit name → what stands for its result; see `tasks.scatter.part_of`.
+            Unit name → what stands for its result; see `tasks.scatter.parts_of`.
 
         Raises
         ------

@@ -6,11 +6,14 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+import httpx
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import approval, asking, cli_common, steps
@@ -200,12 +203,8 @@ def test_the_form_of_the_ui_has_decision_reason_and_values_and_the_run_goes_on(
     monkeypatch.setattr(approval, "LOOK_EVERY", 0.1)
     seen: list[dict[str, Any]] = []
     shown: list[set[str]] = []
-    given = iter(
-        [
-            {"decision": "change values", "values": {"peak": 6.5}},
-            {"decision": "accept"},
-        ]
-    )
+    given = [{"decision": "change values", "values": {"peak": 6.5}}, {"decision": "accept"}]
+    answered: list[Any] = []
     over = threading.Event()
 
     def person() -> None:
@@ -213,14 +212,16 @@ def test_the_form_of_the_ui_has_decision_reason_and_values_and_the_run_goes_on(
         with get_client(sync_client=True) as client:
             while not over.wait(0.1):
                 for each in client.read_flow_runs(flow_run_filter=name):
-                    if each.state is None or each.state.name != "Paused":
+                    if each.state is None or each.state.name != "Paused" or each.id in answered:
                         continue
                     keys = each.state.state_details.run_input_keyset
-                    stored = client.read_flow_run_input(each.id, keys["schema"])
-                    seen.append(json.loads(stored))
-                    shown.append({a.key for a in client.read_artifacts(flow_run_filter=name)})
-                    client.resume_flow_run(each.id, run_input=next(given))
-                    time.sleep(0.3)
+                    with suppress(ObjectNotFound, httpx.HTTPError):  # not there yet: look again
+                        stored = client.read_flow_run_input(each.id, keys["schema"])
+                        there = {a.key for a in client.read_artifacts(flow_run_filter=name)}
+                        client.resume_flow_run(each.id, run_input=given[len(answered)])
+                        seen.append(json.loads(stored))
+                        shown.append(there)
+                        answered.append(each.id)
 
     thread = threading.Thread(target=person, daemon=True)
     thread.start()

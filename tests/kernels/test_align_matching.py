@@ -275,8 +275,7 @@ def test_an_axis_far_off_is_found_where_the_search_is_wide() -> None:
     truth, images = series()
     start = misplaced(truth, 20, axis=AXIS - 60)
     found = align_series(images, start, PIXEL, used(), axis_search=90.0)
-    # Within what a second run, which begins there, is sure to refine: rows of patches drift less
-    # than a pixel.
+    # Less exact than from nearby: 0.14 and 0.16° off were seen, as the arithmetic rounds.
     assert found.matched.views[5].axis == pytest.approx(AXIS, abs=0.3)
     assert rigid_rms(found.matched.views, truth) < 2.0
 

@@ -192,15 +192,20 @@ def test_a_box_wider_than_the_views_has_halves_of_frames(copy: Series) -> None:
     assert np.isfinite(result.array("odd")[:]).all()
 
 
-@pytest.mark.parametrize("turn", [(0.0, 0.0), (6.0, -4.0)])
-def test_a_deformation_is_undone_at_every_height(copy: Series, turn: tuple[float, float]) -> None:
-    # With a CTF that changes nothing, it is the tomogram of `reconstruct`, which has layers, too.
-    ctf = copy.current("main", "ctf")
+def focus(series: Series) -> None:
+    """Give all views a defocus so small that no zero of the CTF lies below Nyquist."""
+    ctf = series.current("main", "ctf")
     decided = ctf.attributes()["decides"]
     for view in decided["views"]:
         if view["ctf"]:
             view["ctf"] |= {"defocus_u": 1000.0, "defocus_v": 1000.0}
     ctf.group().update_attributes({"decides": decided})
+
+
+@pytest.mark.parametrize("turn", [(0.0, 0.0), (6.0, -4.0)])
+def test_a_deformation_is_undone_at_every_height(copy: Series, turn: tuple[float, float]) -> None:
+    # With a CTF that changes nothing, it is the tomogram of `reconstruct`, which has layers, too.
+    focus(copy)
     coefficients = np.zeros((3, 5, 1))
     coefficients[:, :, 0] = [[30, 0, 20, 0, 0], [0, 10, 20, 0, -15], [40, 0, -40, 0, -30]]
     bent = stored(Deformation(coefficients, 350.0), np.linspace(0, 1, 7))
@@ -216,13 +221,7 @@ def test_a_deformation_is_undone_at_every_height(copy: Series, turn: tuple[float
 
 
 def test_without_defocus_planes_flips_do_nothing(copy: Series) -> None:
-    # At a defocus so small that no zero lies below Nyquist, a flip is no change.
-    ctf = copy.current("main", "ctf")
-    decided = ctf.attributes()["decides"]
-    for view in decided["views"]:
-        if view["ctf"]:
-            view["ctf"] |= {"defocus_u": 1000.0, "defocus_v": 1000.0}
-    ctf.group().update_attributes({"decides": decided})
+    focus(copy)
     found = volume(copy)
     given = ReconstructParameters(alignment="coarse", thickness=300.0)
     reconstruct.fn(copy.project.url, copy.name, given, "main", TWO)

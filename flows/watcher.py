@@ -65,7 +65,6 @@ class Watch:
         self._execution, self._stack = execution, stack
         self._running: Execution | None = None
         self._had_cluster = False
-        self._busy: str | None = None
         self._finished: dict[str, Watched] = {}
         self._later: dict[str, tuple[float, float]] = {}  # when a series is due again, after a wait
         self._said: dict[str, tuple[str, str]] = {}

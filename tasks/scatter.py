@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     CancelledError,
@@ -24,6 +25,9 @@ from tasks.errors import UserError
 from tasks.parameters import Execution
 
 SPREADING = 120.0  # seconds that copies to all workers may take
+# Units a worker has been given whose results stay with it: they are short, some milliseconds, and
+# so is the way to the client and back, in which it would have nothing to do.
+AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ def scatter(
 
     With `hold`, what the function returns stays in the memory of the worker that made it, and what
     is yielded stands for it in the arguments of later units, whole or by `parts_of`: what a lost
-    worker held is made again where it is needed. It is dropped with the last reference.
+    worker held is made again where it is needed. It is dropped with the last reference. A worker
+    has the next such unit at hand, too.
 
     Raises
     ------
@@ -121,21 +126,21 @@ def _on_dask(
 ) -> Iterator[tuple[Unit, Any]]:
     client = cluster.client_of(execution)
     todo = iter(units)
-    under_way: dict[Any, Unit] = {}
-    slots = cluster.slots_of(execution)
+    under_way: dict[Any, tuple[Unit, Any]] = {}
+    slots, ahead = cluster.slots_of(execution), AHEAD if hold else 1
 
     def submit(unit: Unit) -> Any:
         future = client.submit(
             unit.function or function, *unit.arguments, pure=False, resources=slots.resources
         )
-        under_way[future.key] = unit
+        under_way[future.key] = unit, future
         return future
 
-    first = [submit(unit) for unit in islice(todo, slots.count)]
+    first = [submit(unit) for unit in islice(todo, ahead * slots.count)]
     futures = as_completed(first, loop=client.loop)  # or it would look for a default client
     try:
         for future in futures:
-            unit = under_way.pop(future.key)
+            unit, _ = under_way[future.key]
             try:
                 if not hold:
                     report = future.result()
@@ -145,7 +150,7 @@ def _on_dask(
                     report = future
             except KilledWorker as error:
                 raise UserError(
-                    f"{unit.name}: killed {error.allowed_failures + 1} workers in a row, most "
+                    f"{_first_killed(under_way)}: killed {error.allowed_failures + 1} workers in a row, most "
                     "likely for want of memory: use fewer --workers or a larger --memory"
                 ) from error
             except ModuleNotFoundError as error:  # of a worker that came later
@@ -157,16 +162,24 @@ def _on_dask(
                 raise ConnectionError(  # the task is tried again: the scheduler may come back
                     f"{unit.name}: the connection to the scheduler at {execution.cluster} broke"
                 ) from error
+            del under_way[future.key]
             if not hold:
                 future.release()
             # Workers may have come or gone meanwhile: one unit for each.
             slots = cluster.slots_of(execution)
-            room = max(0, slots.count - len(under_way))
+            room = max(0, ahead * slots.count - len(under_way))
             for following in islice(todo, room):
                 futures.add(submit(following))
             yield unit, report
     finally:
+        under_way.clear()
         futures.clear()  # dropping the futures cancels what is still queued
+
+
+def _first_killed(under_way: Mapping[Any, tuple[Unit, Any]]) -> str:
+    """Return the name of the unit that ran when a worker died; others may have been at hand."""
+    time.sleep(0.2)  # until all are told that died together
+    return next(unit.name for unit, future in under_way.values() if future.status == "error")
 
 
 def _on_threads(

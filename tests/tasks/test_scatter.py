@@ -185,14 +185,15 @@ def test_a_step_that_wants_more_memory_than_a_worker_has_is_refused(
         assert list(work.scatter(square, todo, memory=1000).values()) == [0, 1]
 
 
-def test_a_unit_that_kills_every_worker_is_named() -> None:
+@pytest.mark.parametrize("hold", [False, True])
+def test_a_unit_that_kills_every_worker_is_named(hold: bool) -> None:
     # A cluster of its own: its workers die. Two deaths are as telling as Dask's usual four.
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
         cluster.opened(Execution(cluster="local", workers=1)) as running,
         pytest.raises(UserError, match=r"unit-1: killed 2 workers in a row.*larger --memory"),
     ):
-        list(scatter(die, units(lambda i: (i,), 3), running))
+        list(scatter(die, units(lambda i: (i,), 3), running, hold=hold))
 
 
 # -- the choice of a cluster ------------------------------------------------------------------

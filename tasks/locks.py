@@ -242,6 +242,15 @@ def locked(series: Series, name: str, say: Say = lambda _: None) -> Iterator[Loc
         lock.leave()
 
 
+def clear(series: Series, name: str) -> None:
+    """Remove the lock of a holder that crashed when its work was done: nobody takes it over."""
+    lock = Lock(series, name)
+    for number in lock._numbers():
+        holder = Holder.read(lock._read(number) or b"")
+        if holder is not None and holder.crashed():
+            series.project.delete_object(lock._path(number))
+
+
 def holder_of(series: Series, name: str) -> str | None:
     """Return who is at work on something of a series, None where nobody seems to be."""
     lock = Lock(series, name)

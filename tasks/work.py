@@ -167,6 +167,7 @@ class Work:
         """Let the branch use the result that is there already."""
         if self.result.units():  # killed after the last word, before the sweeping
             self.series.project.delete(f"{self.result.path}/unit")
+        locks.clear(self.series, self.result.name)
         self._point()
         return self._outcome(skipped=True, message="already done")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,9 @@ def until(found: Callable[[], Any]) -> Any:
 
 def again(act: Callable[[], None], done: Callable[[], Any]) -> Any:
     """Act until something is found, and return it: a page forgets what it was told too early."""
-    for _attempt in range(4):
+    for attempt in range(4):
+        if attempt:
+            warnings.warn(f"{act.__qualname__} had to be repeated", stacklevel=2)
         act()
         deadline = time.monotonic() + PATIENCE / 4
         while time.monotonic() < deadline:

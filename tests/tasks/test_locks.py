@@ -125,6 +125,16 @@ def test_a_killed_holder_is_followed_at_once(series: Series, monkeypatch: Any) -
     assert files(series) == []
 
 
+def test_what_a_dead_holder_left_is_cleared_and_what_others_hold_is_not(series: Series) -> None:
+    dead = replace(Holder.here(), started=Holder.here().started - 100)
+    left_by(series, dead)
+    left_by(series, dead, 2)
+    with locked(series, "branch main"):
+        left_by(series, elsewhere(), 3)
+        locks.clear(series, NAME)
+        assert sorted(files(series)) == ["branch main.1.json", f"{NAME}.3.json"]
+
+
 def test_another_process_with_the_same_number_is_not_the_holder(series: Series) -> None:
     left_by(series, replace(Holder.here(), started=Holder.here().started - 100))
     with locked(series, NAME, say=pytest.fail):

@@ -172,7 +172,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "markerfree",
-            version=5,
+            version=6,
             reads=(
                 "views.tilt_angle",
                 "views.order",

@@ -24,8 +24,9 @@ Floats = NDArray[np.float64]
 BLOCK = 250.0  # Å across, within which depths are counted
 # Voxels above so many standard deviations of the volume: streaks beside dense matter are below.
 THRESHOLD = 2 * DENSE
-# Blocks are left out in so many by so many tiles.
-TILES = 4
+# Blocks are left out in so many by so many tiles; the largest scatter counts, since what is larger
+# than a tile, a virus or a membrane, makes its neighbours err alike.
+TILINGS = (2, 3, 4)
 # Fewer blocks with matter do not show a plane.
 LEAST_BLOCKS = 40
 LEAST_VOXELS = 2000
@@ -117,15 +118,7 @@ def fit_slab(depths: Depths) -> Slab | None:
         return None
     shear = _Shear.of(depths)
     whole = shear.best((0.0, 0.0), everywhere=True)
-    tiles = [np.arange(n) * TILES // n for n in counts.shape[:2]]
-    left_out = [
-        shear.without(np.outer(tiles[0] == a, tiles[1] == b)).best(whole)
-        for a in range(TILES)
-        for b in range(TILES)
-    ]
-    angles = np.degrees(np.arctan(np.array(left_out)))
-    groups = len(angles)
-    errors = np.sqrt((groups - 1) * angles.var(axis=0))
+    errors = np.max([shear.errors(tiles, whole) for tiles in TILINGS], axis=0)
     profile = np.maximum(shear.profile(whole), 0)
     share = np.cumsum(profile) / profile.sum()
     step = depths.z[1] - depths.z[0]
@@ -160,6 +153,17 @@ class _Shear:
 
     def without(self, blocks: NDArray[np.bool_]) -> _Shear:
         return replace(self, spectra=self.spectra * ~blocks[..., None])
+
+    def errors(self, tiles: int, whole: tuple[float, float]) -> Floats:
+        """Return the standard errors of the slopes `whole` [degrees], leaving tiles out in turn."""
+        x, y = (np.arange(n) * tiles // n for n in self.spectra.shape[:2])
+        left_out = [
+            self.without(np.outer(x == a, y == b)).best(whole)
+            for a in range(tiles)
+            for b in range(tiles)
+        ]
+        angles = np.degrees(np.arctan(np.array(left_out)))
+        return np.sqrt((len(angles) - 1) * angles.var(axis=0))
 
     def spectrum(self, slopes: tuple[float, float]) -> NDArray[np.complex128]:
         """Return the spectrum (k,) of the profile below the sheared plane."""

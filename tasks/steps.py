@@ -172,7 +172,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "markerfree",
-            version=6,
+            version=7,
             reads=(
                 "views.tilt_angle",
                 "views.order",

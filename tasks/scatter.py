@@ -149,9 +149,10 @@ def _on_dask(
                 else:
                     report = future
             except KilledWorker as error:
+                guilty, count = _first_killed(under_way), error.allowed_failures + 1
                 raise UserError(
-                    f"{_first_killed(under_way)}: killed {error.allowed_failures + 1} workers in a row, most "
-                    "likely for want of memory: use fewer --workers or a larger --memory"
+                    f"{guilty}: killed {count} workers in a row, most likely for want of memory: "
+                    "use fewer --workers or a larger --memory"
                 ) from error
             except ModuleNotFoundError as error:  # of a worker that came later
                 raise UserError(

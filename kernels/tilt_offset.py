@@ -24,8 +24,10 @@ Floats = NDArray[np.float64]
 LARGEST = 15.0  # degrees
 # A combined standard error above this is no determination [degrees].
 WORST = 0.7
-# Estimates further apart than so many of their standard errors contradict each other.
-APART = 3.0
+# Estimates further apart than so many of their standard errors contradict each other; and where one
+# is no determination by itself: few objects decided it, and its error is no better known than that
+# (Student's t of 7 degrees of freedom has beyond 4.5 what the normal law has beyond 3).
+APART, APART_OF_WORSE = 3.0, 4.5
 # Never believed to be better [degrees]: uneven illumination, specimens that are no slabs.
 FLOORS = {"intensity": 0.3, "matter": 0.3, "defocus": 0.3}
 # A loss by the slab that stands out by less, in standard errors, tells nothing.
@@ -84,7 +86,8 @@ def combine(estimates: Sequence[Estimate]) -> Offset:
         return Offset(None, None, known, f"not well enough: {told}")
     for e in known:
         for other in known:
-            if abs(e.angle - other.angle) > APART * np.hypot(e.error, other.error):
+            limit = APART if max(e.error, other.error) <= WORST else APART_OF_WORSE
+            if abs(e.angle - other.angle) > limit * np.hypot(e.error, other.error):
                 return Offset(None, None, known, f"contradictory: {told}")
     weights = np.array([e.error**-2 for e in known])
     angle = float(weights @ [e.angle for e in known] / weights.sum())

@@ -166,7 +166,7 @@ def _on_dask(
             del under_way[future.key]
             if not hold:
                 future.release()
-            # Workers may have come or gone meanwhile: one unit for each.
+            # Workers may have come or gone meanwhile: each has what is due to it.
             slots = cluster.slots_of(execution)
             room = max(0, ahead * slots.count - len(under_way))
             for following in islice(todo, room):

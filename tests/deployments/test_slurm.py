@@ -39,7 +39,7 @@ asked = parser.parse_args([word for line in lines for word in line.split()])
 if asked.p == "refused":
     sys.exit("sbatch: error: invalid partition specified: refused")
 folder = pathlib.Path(__file__).parent
-copied = folder / f"job-{{len(list(folder.glob('job-*')))}}"
+copied = folder / f"job-{{os.getpid()}}"  # two may be submitted at once
 copied.write_text(script.read_text())
 with open(f"{{copied}}.log", "w") as log:
     job = subprocess.Popen(["bash", copied], start_new_session=True, stdout=log, stderr=log)

@@ -55,11 +55,12 @@ class Timed:
 
 @dataclass
 class Spent:
-    """What the units of a step took, all together [s]."""
+    """What the units of a step took, all together [s], and from the first to the last of them."""
 
     units: int = 0
     wall: float = 0.0
     cpu: float = 0.0
+    lasted: float = 0.0
 
 
 @contextmanager
@@ -70,9 +71,11 @@ def spent_by_steps() -> Iterator[dict[str, Spent]]:
 
         def timed(
             function: Callable[..., Any], units: Sequence[Unit], execution: Execution, **how: Any
-        ) -> Any:
+        ) -> Iterator[tuple[Unit, Any]]:
             step = function.__module__.rpartition(".")[2]
-            return whole(Timed(function, step, folder), units, execution, **how)
+            began = time.perf_counter()
+            yield from whole(Timed(function, step, folder), units, execution, **how)
+            spent[step].lasted += time.perf_counter() - began
 
         work.scatter = timed
         try:
@@ -160,10 +163,12 @@ def real_steps(folder: str, series: int, size: int) -> None:
             f"CPU of units {work_done:.1f} s, of the flow's process {own:.1f} s"
         )
         for name, one in spent.items():
+            of_workers = workers * one.lasted
+            idle = "" if width > 1 else f", workers idle {1 - one.wall / of_workers:.1%}"
             print(
                 f"  {name:<14}{one.units:4d} units of {one.wall / one.units:6.3f} s, "
                 f"{one.cpu / one.units:6.3f} s of CPU: overhead {wall * one.units / one.wall:.1%}, "
-                f"of CPU {cpu * one.units / one.cpu:.1%}"
+                f"of CPU {cpu * one.units / one.cpu:.1%}{idle}"
             )
 
 

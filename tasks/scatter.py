@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -17,6 +19,8 @@ from itertools import islice
 from operator import getitem
 from typing import Any
 
+from dask.utils import funcname
+from distributed import Future as Held
 from distributed import KilledWorker, as_completed
 
 from tasks import cluster
@@ -25,8 +29,12 @@ from tasks.errors import UserError
 from tasks.parameters import Execution
 
 SPREADING = 120.0  # seconds that copies to all workers may take
-# Units a worker has been given whose results stay with it: they are short, some milliseconds, and
-# so is the way to the client and back, in which it would have nothing to do.
+# The way to the client and back takes 13 ms, and 3 ms of the client's and the scheduler's CPU. So
+# units that are short go together, as many as take this long [s] …
+TOGETHER = 0.1
+MOST = 32  # … and no more than this, while it is not known yet how long they take;
+# and a worker has the next ones at hand where they take less than this [s].
+SHORT = 1.0
 AHEAD = 2
 
 
@@ -58,14 +66,15 @@ def scatter(
 ) -> Iterator[tuple[Unit, Any]]:
     """Run ``function(*unit.arguments)`` for every unit and yield the reports as they come.
 
-    One unit per worker is under way, so that a long series neither floods the scheduler nor piles
-    up in memory, and a dead worker costs only what it was doing: Dask runs that again elsewhere,
-    and knows which unit was to blame. The first error ends the rest.
+    One unit per worker is under way, or as many short ones as take a tenth of a second, and as
+    many again at hand: a long series neither floods the scheduler nor piles up in memory, and a
+    dead worker costs only what it was doing, which Dask runs again elsewhere. The first error ends
+    the rest.
 
     With `hold`, what the function returns stays in the memory of the worker that made it, and what
     is yielded stands for it in the arguments of later units, whole or by `parts_of`: what a lost
-    worker held is made again where it is needed. It is dropped with the last reference. A worker
-    has the next such unit at hand, too.
+    worker held is made again where it is needed. It is dropped with the last reference. Such
+    units go one by one, as do those with what is held in their arguments.
 
     Raises
     ------
@@ -124,63 +133,128 @@ def _take(*held: Any) -> None:
 def _on_dask(
     function: Callable[..., Any], units: Sequence[Unit], execution: Execution, hold: bool
 ) -> Iterator[tuple[Unit, Any]]:
-    client = cluster.client_of(execution)
-    todo = iter(units)
-    under_way: dict[Any, tuple[Unit, Any]] = {}
-    slots, ahead = cluster.slots_of(execution), AHEAD if hold else 1
-
-    def submit(unit: Unit) -> Any:
-        future = client.submit(
-            unit.function or function, *unit.arguments, pure=False, resources=slots.resources
-        )
-        under_way[future.key] = unit, future
-        return future
-
-    first = [submit(unit) for unit in islice(todo, ahead * slots.count)]
-    futures = as_completed(first, loop=client.loop)  # or it would look for a default client
+    queue = _Queue(function, units, execution, hold)
+    # Without its loop, it would look for a default client.
+    futures = as_completed(queue.submit(), loop=queue.client.loop)
     try:
         for future in futures:
-            unit, _ = under_way[future.key]
-            try:
-                if not hold:
-                    report = future.result()
-                elif error := future.exception():
-                    raise error
-                else:
-                    report = future
-            except KilledWorker as error:
-                guilty, count = _first_killed(under_way), error.allowed_failures + 1
-                raise UserError(
-                    f"{guilty}: killed {count} workers in a row, most likely for want of memory: "
-                    "use fewer --workers or a larger --memory"
-                ) from error
-            except ModuleNotFoundError as error:  # of a worker that came later
-                raise UserError(
-                    f"{unit.name}: a worker of {execution.cluster} has no tiltflow ({error}): "
-                    f"{PACKAGE}"
-                ) from error
-            except CancelledError as error:
-                raise ConnectionError(  # the task is tried again: the scheduler may come back
-                    f"{unit.name}: the connection to the scheduler at {execution.cluster} broke"
-                ) from error
-            del under_way[future.key]
-            if not hold:
-                future.release()
-            # Workers may have come or gone meanwhile: each has what is due to it.
-            slots = cluster.slots_of(execution)
-            room = max(0, ahead * slots.count - len(under_way))
-            for following in islice(todo, room):
-                futures.add(submit(following))
-            yield unit, report
+            ended = queue.collect(future)
+            for following in queue.submit():
+                futures.add(following)
+            yield from ended
     finally:
-        under_way.clear()
+        queue.under_way.clear()
         futures.clear()  # dropping the futures cancels what is still queued
 
 
-def _first_killed(under_way: Mapping[Any, tuple[Unit, Any]]) -> str:
-    """Return the name of the unit that ran when a worker died; others may have been at hand."""
-    time.sleep(0.2)  # until all are told that died together
-    return next(unit.name for unit, future in under_way.values() if future.status == "error")
+class _Queue:
+    """The units of one `scatter`: those to do, and those the workers have been given."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        units: Sequence[Unit],
+        execution: Execution,
+        hold: bool,
+    ) -> None:
+        self.function, self.execution, self.hold = function, execution, hold
+        self.client = cluster.client_of(execution)
+        self.todo = deque(units)
+        self.under_way: dict[str, tuple[list[Unit], Held[Any]]] = {}
+        self.pace: float | None = None  # [s] for a unit, of those that came last
+        # What is held and taken by a unit may fill a worker's memory: no second unit waits beside.
+        self.most = 1 if hold or any(map(_holds, units)) else MOST
+
+    def submit(self) -> list[Held[Any]]:
+        """Give the workers that are there now what is due to them; return what stands for it."""
+        slots = cluster.slots_of(self.execution)
+        short = self.hold or (self.pace is not None and self.pace < SHORT)
+        room = (AHEAD if short else 1) * slots.count
+        return [
+            self._give(slots.resources, len(self.todo) // slots.count)
+            for _ in range(room - len(self.under_way))
+            if self.todo
+        ]
+
+    def _give(self, resources: Mapping[str, float] | None, share: int) -> Held[Any]:
+        pace = self.pace or TOGETHER / MOST
+        number = max(1, min(share, self.most, int(TOGETHER / pace)))
+        some = [self.todo.popleft() for _ in range(number)]
+        functions = [unit.function or self.function for unit in some]
+        arguments = [unit.arguments for unit in some]
+        key = f"{funcname(functions[0])}-{uuid.uuid4().hex}"  # what the dashboard shows
+        call = (functions[0], *arguments[0]) if self.hold else (_in_turn, functions, arguments)
+        future = self.client.submit(*call, key=key, pure=False, resources=resources)
+        self.under_way[key] = some, future
+        return future
+
+    def collect(self, future: Held[Any]) -> list[tuple[Unit, Any]]:
+        """Return the units that have ended with `future` and their reports."""
+        if future.key not in self.under_way:
+            return []
+        some, _ = self.under_way[future.key]
+        try:
+            if self.hold and (error := future.exception()):
+                raise error
+            reports, seconds = ([future], 0.0) if self.hold else future.result()
+        except KilledWorker as error:
+            self._try_singly(error)
+            return []
+        except ModuleNotFoundError as error:  # of a worker that came later
+            raise UserError(
+                f"{some[0].name}: a worker of {self.execution.cluster} has no tiltflow ({error}): "
+                f"{PACKAGE}"
+            ) from error
+        except CancelledError as error:
+            raise ConnectionError(  # the task is tried again: the scheduler may come back
+                f"{some[0].name}: the connection to the scheduler at {self.execution.cluster} broke"
+            ) from error
+        del self.under_way[future.key]
+        if self.most > 1:
+            self.pace = seconds / len(reports)
+        self.todo.extendleft(reversed(some[len(reports) :]))
+        return list(zip(some, reports, strict=False))
+
+    def _try_singly(self, error: KilledWorker) -> None:
+        """Put back what died with its worker; raise if it is known which unit was to blame."""
+        time.sleep(0.2)  # until all are told that died together
+        dead = [key for key, (_, future) in self.under_way.items() if future.status == "error"]
+        some, _ = self.under_way[dead[0]]  # a worker runs what it was given first; others waited
+        if len(some) == 1:
+            raise UserError(
+                f"{some[0].name}: killed {error.allowed_failures + 1} workers in a row, most "
+                "likely for want of memory: use fewer --workers or a larger --memory"
+            ) from error
+        for key in reversed(dead):
+            some, _ = self.under_way.pop(key)
+            self.todo.extendleft(reversed(some))
+        self.most, self.pace = 1, None
+
+
+def _holds(unit: Unit) -> bool:
+    """Whether any of the arguments is held by workers."""
+    flat = [one for a in unit.arguments for one in (a if isinstance(a, (list, tuple)) else [a])]
+    return any(isinstance(one, Held) for one in flat)
+
+
+def _in_turn(
+    functions: Sequence[Callable[..., Any]], arguments: Sequence[tuple[Any, ...]]
+) -> tuple[list[Any], float]:
+    """Call one after the other until the time is up; return what they returned, and the time [s].
+
+    An error ends it, too: what raised comes first another time, and is heard then.
+    """
+    began, reports = time.perf_counter(), list[Any]()
+    for function, given in zip(functions, arguments, strict=True):
+        try:
+            reports.append(function(*given))
+        except Exception:
+            if not reports:
+                raise
+            break
+        if time.perf_counter() - began > TOGETHER:
+            break
+    return reports, time.perf_counter() - began
 
 
 def _on_threads(

@@ -15,6 +15,7 @@ from tasks import cluster, locks, progress
 from tasks.cluster import THREADS, SchedulerLost
 from tasks.errors import UserError, one_line
 from tasks.parameters import Execution
+from tasks.scatter import TURN
 from tasks.store import parse_project
 from tasks.work import may_pass
 
@@ -166,9 +167,11 @@ def _a_few_at_once(names: Iterator[str], take: Callable[[str], None], width: int
     try:
         # What limits them one by one restores, in any order, what it has found.
         with threadpool_limits(1, "blas"):
-            for name in names:
+            for turn, name in enumerate(names):
                 # Flows find the flow that calls them in the context.
-                under_way.add(pool.submit(copy_context().run, take, name))
+                context = copy_context()
+                context.run(TURN.set, turn)
+                under_way.add(pool.submit(context.run, take, name))
                 if len(under_way) == width:
                     ended, under_way = wait(under_way, return_when=FIRST_COMPLETED)
                     for one in ended:

@@ -14,6 +14,7 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import islice
 from operator import getitem
@@ -36,6 +37,9 @@ MOST = 32  # … and no more than this, while it is not known yet how long they 
 # and a worker has the next ones at hand where they take less than this [s].
 SHORT = 1.0
 AHEAD = 2
+# Units of the lowest come first, of several series under way at once: they would otherwise go
+# through their steps side by side, and all leave the workers to decide something at once.
+TURN: ContextVar[int] = ContextVar("turn", default=0)
 
 
 @dataclass(frozen=True)
@@ -164,12 +168,13 @@ class _Queue:
         self.pace: float | None = None  # [s] for a unit, of those that came last
         # What is held and taken by a unit may fill a worker's memory: no second unit waits beside.
         self.most = 1 if hold or any(map(_holds, units)) else MOST
+        self.singly = False  # one for each worker, to see which of them kills it
 
     def submit(self) -> list[Held[Any]]:
         """Give the workers that are there now what is due to them; return what stands for it."""
         slots = cluster.slots_of(self.execution)
         short = self.hold or (self.pace is not None and self.pace < SHORT)
-        room = (AHEAD if short else 1) * slots.count
+        room = (AHEAD if short and not self.singly else 1) * slots.count
         return [
             self._give(slots.resources, len(self.todo) // slots.count)
             for _ in range(room - len(self.under_way))
@@ -184,7 +189,9 @@ class _Queue:
         arguments = [unit.arguments for unit in some]
         key = f"{funcname(functions[0])}-{uuid.uuid4().hex}"  # what the dashboard shows
         call = (functions[0], *arguments[0]) if self.hold else (_in_turn, functions, arguments)
-        future = self.client.submit(*call, key=key, pure=False, resources=resources)
+        future = self.client.submit(
+            *call, key=key, pure=False, resources=resources, priority=-TURN.get()
+        )
         self.under_way[key] = some, future
         return future
 
@@ -219,16 +226,16 @@ class _Queue:
         """Put back what died with its worker; raise if it is known which unit was to blame."""
         time.sleep(0.2)  # until all are told that died together
         dead = [key for key, (_, future) in self.under_way.items() if future.status == "error"]
-        some, _ = self.under_way[dead[0]]  # a worker runs what it was given first; others waited
-        if len(some) == 1:
+        some, _ = self.under_way[dead[0]]
+        if len(some) == 1 and (self.singly or len(dead) == 1):
             raise UserError(
                 f"{some[0].name}: killed {error.allowed_failures + 1} workers in a row, most "
                 "likely for want of memory: use fewer --workers or a larger --memory"
             ) from error
+        # Which of those at hand ran is not known: the news of what had just ended died, too.
         for key in reversed(dead):
-            some, _ = self.under_way.pop(key)
-            self.todo.extendleft(reversed(some))
-        self.most, self.pace = 1, None
+            self.todo.extendleft(reversed(self.under_way.pop(key)[0]))
+        self.singly, self.most = True, 1
 
 
 def _holds(unit: Unit) -> bool:

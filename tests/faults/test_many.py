@@ -66,7 +66,5 @@ def test_many_series_neither_pile_up_nor_swamp_the_scheduler(
     quarter = number // 4
     early, late = (max(part) for part in (memory[quarter : 2 * quarter], memory[-quarter:]))
     assert late - early < 40 * MEGABYTE
-    assert (
-        0 < max(known) <= 2 * 2 * 2 * 2
-    )  # of two series on two workers, two each, some just ended
+    assert 0 < max(known) <= 2 * 2 * 2 * 2  # two series, two workers, two each, some just ended
     assert not [name for name in files(project) if "/unit/" in name]

@@ -161,13 +161,31 @@ def test_a_killed_worker_costs_only_what_it_was_doing(workers: Execution, tmp_pa
     assert reports == {f"unit-{i}": i * i for i in range(12)}
 
 
-def test_a_unit_that_fails_costs_no_unit_before_it(workers: Execution, tmp_path: Path) -> None:
+def test_the_series_that_was_begun_first_comes_first(workers: Execution) -> None:
+    from flows.several import each  # not at the top: it imports Prefect
+
+    ended: list[str] = []
+
+    def do(name: str) -> None:
+        for _ in scatter(rest, units(lambda i: (0.05, i), 60), workers):
+            ended.append(name)
+
+    each(["a", "b"], do, width=2)
+    first, second = (sum(i for i, one in enumerate(ended) if one == name) for name in "ab")
+    assert len(ended) == 120
+    assert second - first > 0.5 * 60**2  # one after the other would be 60²
+
+
+def test_a_unit_that_fails_costs_only_what_was_under_way(
+    workers: Execution, tmp_path: Path
+) -> None:
     told: list[str] = []
     running = scatter(fail_on, units(lambda i: (30, str(tmp_path), i), 40), workers)
     with pytest.raises(FileNotFoundError):
         told.extend(unit.name for unit, _ in running)
-    assert {f"unit-{i}" for i in range(20)} <= set(told)
     assert len(set(told)) == len(told)
+    assert "unit-30" not in told
+    assert len(list(tmp_path.iterdir())) - len(told) <= 2 * 2 * 6  # what was under way, at hand
 
 
 def test_short_units_go_together_and_long_ones_alone(workers: Execution) -> None:

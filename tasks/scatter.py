@@ -25,7 +25,6 @@ from distributed import Future as Held
 from distributed import KilledWorker, as_completed
 
 from tasks import cluster
-from tasks.cluster_health import PACKAGE
 from tasks.errors import UserError
 from tasks.parameters import Execution
 
@@ -207,11 +206,6 @@ class _Queue:
         except KilledWorker as error:
             self._try_singly(error)
             return []
-        except ModuleNotFoundError as error:  # of a worker that came later
-            raise UserError(
-                f"{some[0].name}: a worker of {self.execution.cluster} has no tiltflow ({error}): "
-                f"{PACKAGE}"
-            ) from error
         except CancelledError as error:
             raise ConnectionError(  # the task is tried again: the scheduler may come back
                 f"{some[0].name}: the connection to the scheduler at {self.execution.cluster} broke"

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,3 +152,18 @@ def test_a_worker_with_another_version_is_named(
         cluster.opened(Execution(cluster=dask.address)),
     ):
         pass
+
+
+def test_a_worker_without_the_package_that_comes_later_does_no_harm(
+    machines: tuple[Host, list[Host]], dask: Processes, bare: str, tmp_path: Path
+) -> None:
+    start(dask, machines[1][0], tmp_path)
+    dask.wait_for(1)
+    units = [Unit(f"unit-{i}", (0.3,)) for i in range(40)]
+    with cluster.opened(Execution(cluster=dask.address)) as running:
+        reports = scatter(time.sleep, units, running)
+        ended = [next(reports)[0].name]
+        without_package(dask, machines[1][1], bare)  # Dask drops it with the first unit
+        ended += [unit.name for unit, _ in reports]
+    assert sorted(ended) == sorted(unit.name for unit in units)
+    assert "No module named 'tasks'" in dask.logs()

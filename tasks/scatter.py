@@ -23,6 +23,7 @@ from typing import Any
 from dask.utils import funcname
 from distributed import Future as Held
 from distributed import KilledWorker, as_completed
+from threadpoolctl import threadpool_limits
 
 from tasks import cluster
 from tasks.errors import UserError
@@ -263,7 +264,8 @@ def _on_threads(
 ) -> Iterator[tuple[Unit, Any]]:
     todo = iter(units)
     width = cluster.worker_count(execution)
-    with ThreadPoolExecutor(width) as pool:
+    # One thread for BLAS, as workers have: several would round as they happen to be free.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(width) as pool:
         under_way: dict[Future[Any], Unit] = {}
         for unit in islice(todo, width):
             under_way[pool.submit(unit.function or function, *unit.arguments)] = unit

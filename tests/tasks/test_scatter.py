@@ -13,6 +13,7 @@ from typing import Any
 
 import dask.config
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from tasks import cluster, cluster_start
 from tasks.errors import UserError, WrongParameter
@@ -248,6 +249,18 @@ def test_a_unit_that_kills_every_worker_is_named(hold: bool) -> None:
 
 def threads() -> dict[str, str | None]:
     return {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "TILTFLOW_THREADS")}
+
+
+def blas_threads() -> set[int]:
+    # Several would round differently from run to run: in a model's figures, in the last digits.
+    return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+
+def test_a_unit_has_one_thread_of_blas(execution: Execution) -> None:
+    with threadpool_limits(2, "blas"):
+        reports = [r for _, r in scatter(blas_threads, units(lambda _: (), 4), execution)]
+        assert blas_threads() == {2}
+    assert reports == [{1}] * 4
 
 
 def test_a_worker_takes_one_core(workers: Execution) -> None:

@@ -178,9 +178,10 @@ def draw(
         axes.plot(*zip(*out, strict=True), "x", color=GREY)
 
 
-def legend_above(axes: Axes) -> None:
+def legend_above(axes: Axes, columns: int = 3) -> None:
     """Put the legend above the axes, where it hides no point."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0.2)
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+    axes.legend(ncols=columns, frameon=False, **place)
 
 
 def told(what: str, values: dict[float, float], unit: str) -> str:

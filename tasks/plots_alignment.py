@@ -145,7 +145,7 @@ def field_plot(record: TiltSeries, align: Result) -> Plot:
     width = float(np.ptp(places[:, 0])) or 1.0
     tilts = np.array([view.tilt_angle for view in record.views])[tracks.view[kept]]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(SIZE[0], SIZE[0]), layout="constrained")
+        figure = Figure(figsize=(SIZE[0], 0.8 * SIZE[0]), layout="constrained")
         axes = figure.subplots()
     drawn = axes.quiver(
         *places.T,

@@ -39,7 +39,7 @@ def extremes_plot(record: TiltSeries, erase: Result | None) -> Plot | None:
         axes.plot(tilts[~used], after[name][~used], "x", color=GREY)
     # Hits are hundreds of times as bright as noise: all that is left would be a line at zero.
     axes.set_yscale("symlog", linthresh=float(max(1e-6, np.abs(list(after.values())).max())))
-    legend_above(axes)
+    legend_above(axes, columns=2)
     hits, pixels = (sum(row[what] for row in table) for what in ("hits", "pixels"))
     most = max(range(len(table)), key=lambda i: int(table[i]["hits"]))
     told = f"{hits} hits, {pixels} pixels erased; most, {table[most]['hits']}, at "

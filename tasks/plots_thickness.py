@@ -15,7 +15,7 @@ from tasks.plots import BLUE, ORANGE, PERCENTILES, STYLE, Plot, svg
 from tasks.position import Position, found
 from tasks.result import Result
 
-WIDTH, LEAST_HEIGHT = 11.2, 3.0
+WIDTH, HEIGHT = 11.2, 6.0
 
 
 def faces(position: Position, along_x: bool, ends: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -31,11 +31,13 @@ def thickness_plot(result: Result | None) -> Plot | None:
     if result is None or XZ not in result.group():
         return None
     position, voxel = found(result), float(result.attributes()["pixel_size"])
+    images = {name: np.asarray(result.array(name)[:]) for name in (XZ, YZ)}
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(WIDTH, 2 * LEAST_HEIGHT), layout="constrained")
-        panels = figure.subplots(2, 1)
-    for axes, name in zip(panels, (XZ, YZ), strict=True):
-        _slice(axes, np.asarray(result.array(name)[:]), voxel)
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        flat = 2 * images[XZ].shape[0] < images[XZ].shape[1]
+        panels = figure.subplots(*((2, 1) if flat else (1, 2)))
+    for axes, (name, image) in zip(panels, images.items(), strict=True):
+        _slice(axes, image, voxel)
         axes.set(xlabel=f"{name[0].upper()} [nm]", ylabel="Z [nm]")
         _faces(axes, position, name == XZ)
     return Plot(

@@ -159,11 +159,10 @@ def test_a_worker_without_the_package_that_comes_later_does_no_harm(
 ) -> None:
     start(dask, machines[1][0], tmp_path)
     dask.wait_for(1)
-    units = [Unit(f"unit-{i}", (0.3,)) for i in range(40)]
+    units = [Unit(f"unit-{i}", (0.15,)) for i in range(20)]
     with cluster.opened(Execution(cluster=dask.address)) as running:
-        reports = scatter(time.sleep, units, running)
-        ended = [next(reports)[0].name]
-        without_package(dask, machines[1][1], bare)  # Dask drops it with the first unit
-        ended += [unit.name for unit, _ in reports]
+        without_package(dask, machines[1][1], bare)
+        dask.wait_for(2)
+        ended = [unit.name for unit, _ in scatter(time.sleep, units, running)]
     assert sorted(ended) == sorted(unit.name for unit in units)
-    assert "No module named 'tasks'" in dask.logs()
+    assert "No module named 'tasks'" in dask.logs()  # Dask dropped it with its first unit

@@ -158,8 +158,8 @@ def test_gross_outliers_hardly_change_the_residual_of_the_others(seed):
     model = Model("all", "all")
     alone = solve(tracks.chosen(~bad), nominal(views), model)
     among = solve(spoilt, nominal(views), model)
-    # Three standard errors of the mean of some 470 residuals.
-    assert among.lengths[~bad].mean() == pytest.approx(alone.lengths.mean(), rel=0.07)
+    # Good ones lose their say, too, and not the same: two standard errors of the mean of 470.
+    assert among.lengths[~bad].mean() == pytest.approx(alone.lengths.mean(), rel=0.05)
     far = np.hypot(*(spoilt.xy - tracks.xy).T) > 12
     assert (among.weights[far] == 0).mean() > 0.97
 

@@ -174,7 +174,7 @@ def test_the_series_that_was_begun_first_comes_first(workers: Execution) -> None
     each(["a", "b"], do, width=2)
     first, second = (sum(i for i, one in enumerate(ended) if one == name) for name in "ab")
     assert len(ended) == 120
-    assert second - first > 0.5 * 60**2  # one after the other would be 60²
+    assert second - first > 0.25 * 60**2  # one after the other would be 60², side by side 0
 
 
 def test_a_unit_that_fails_costs_only_what_was_under_way(
